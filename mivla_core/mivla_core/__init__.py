@@ -1,0 +1,1 @@
+"""Shared nouns of the MiVLA deployment suite: profile, time, kinematics, images, errors."""

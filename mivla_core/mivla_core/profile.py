@@ -1,0 +1,450 @@
+"""
+The robot profile: one YAML file is the robot.
+
+``load_profile('piper')`` reads ``config/robots/piper.yaml``; a path or an installed package may
+provide others. The text is parsed once into a frozen ``RobotProfile``; an unknown key, an inverted
+limit or a missing joint is a ``ProfileError`` that names the key and the file.
+
+``RobotProfile.hash`` covers what gives states and actions their meaning (joint names, order,
+units, zero convention, gripper map, action packing, camera roles) and nothing else: limits, gains,
+devices and rates may change without making old bags and checkpoints unreadable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mivla_core.errors import ProfileError
+
+__all__ = ['Camera', 'Driver', 'Guard', 'Joint', 'Kinematics', 'Packing', 'Rates', 'RobotProfile',
+           'Teleop', 'Workspace', 'available_profiles', 'config_dir', 'diff_profiles',
+           'load_profile', 'parse_profile']
+
+MAX_PROFILE_BYTES = 1 << 20
+
+Positive = Annotated[float, Field(gt=0.0)]
+Vector3 = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
+
+
+class Joint(_Strict):
+    """One joint: name as in the URDF, limits and named poses in ``unit``."""
+
+    name: str = Field(pattern=r'^[a-z][a-z0-9_]*$')
+    unit: Literal['rad', 'm']
+    role: Literal['arm', 'gripper'] = 'arm'
+    lower: float
+    upper: float
+    velocity: Positive        # unit/s
+    acceleration: Positive    # unit/s^2
+    deceleration: Positive    # unit/s^2, used for braking
+    effort: Positive          # N·m, or N for prismatic joints
+    home: float
+    rest: float               # where torque may go off
+
+    @model_validator(mode='after')
+    def _ordered(self) -> Joint:
+        if self.lower >= self.upper:
+            raise ValueError(f'joint {self.name}: lower {self.lower} is not below upper '
+                             f'{self.upper}; swap them')
+        for pose in ('home', 'rest'):
+            value = getattr(self, pose)
+            if not self.lower <= value <= self.upper:
+                raise ValueError(f'joint {self.name}: {pose} {value} lies outside '
+                                 f'[{self.lower}, {self.upper}]')
+        return self
+
+
+class MdhRow(_Strict):
+    """One modified-DH (Craig) row: T = Rx(alpha) Tx(a) Rz(theta + offset) Tz(d)."""
+
+    alpha: float     # rad
+    a: float         # m
+    offset: float    # rad, added to the joint angle
+    d: float         # m
+
+
+class Kinematics(_Strict):
+    """Serial chain of the arm joints, in profile order, from the base frame to the flange."""
+
+    convention: Literal['mdh']
+    rows: tuple[MdhRow, ...]
+    tip: Vector3    # m, tool tip in the flange frame
+
+
+class CollisionPoint(_Strict):
+    """A sphere fixed to a frame of the chain, for coarse collision checks."""
+
+    frame: int = Field(ge=0)    # 0: base, k: after joint k
+    offset: Vector3             # m, in that frame
+    radius: Positive            # m
+
+
+class Workspace(_Strict):
+    """Where the arm may be, in its base frame [m]."""
+
+    table_z: float              # height of the table plane
+    table_margin: float = Field(ge=0.0)
+    box_lower: Vector3
+    box_upper: Vector3
+    points: tuple[CollisionPoint, ...]
+    self_pairs: tuple[tuple[int, int], ...] = ()    # pairs of points that must not overlap
+
+    @model_validator(mode='after')
+    def _consistent(self) -> Workspace:
+        for axis, low, high in zip('xyz', self.box_lower, self.box_upper):
+            if low >= high:
+                raise ValueError(f'workspace box: lower {axis} {low} is not below upper {high}')
+        for pair in self.self_pairs:
+            if max(pair) >= len(self.points) or min(pair) < 0:
+                raise ValueError(f'workspace self_pairs: {pair} names a point that does not exist')
+        return self
+
+
+class Driver(_Strict):
+    """Which backend speaks to the device, over which bus."""
+
+    backend: str
+    interface: str
+    channel: str
+    parameters: dict[str, Any] = {}
+
+
+class Camera(_Strict):
+    """A camera role and how its pictures are to look; which device it is stands in ``device``."""
+
+    role: str = Field(pattern=r'^[a-z][a-z0-9_]*$')
+    width: int = Field(ge=16, le=8192)
+    height: int = Field(ge=16, le=8192)
+    fps: Positive
+    source: str                 # camera plug-in: v4l2, replay, sim
+    device: str = ''            # by-id path, file or folder; empty for sim
+    jpeg_quality: int = Field(default=90, ge=1, le=100)
+
+
+class Rates(_Strict):
+    """Rates of the robot's loops [Hz]."""
+
+    control: Positive
+    policy: Positive            # action rows of a chunk per second
+
+
+class Guard(_Strict):
+    """Settings of the guard in front of the hardware."""
+
+    ride_through: Optional[Positive] = None    # s; default max(0.1, 3 control periods)
+    latch: Positive                            # s
+    ramp_velocity: Positive                    # rad/s while joining a source
+    ramp_velocity_linear: Positive             # m/s, for prismatic joints
+    tracking_error: Positive                   # rad, applied against measured
+    tracking_time: Positive                    # s above it that count as loss of tracking
+    position_tolerance: Positive = 0.05        # share of the range a target may lie outside and
+    #                                            still be limited; beyond it is refused
+    start_tolerance: Positive = 0.02           # share of the range the measured pose may lie
+    #                                            outside when torque is asked for
+    rest_tolerance: Positive                   # rad or m from the rest pose
+    future_tolerance: Positive                 # s a stamp may lie ahead
+    extrapolation_periods: Positive = 2.0      # source periods a feed-forward may bridge
+    enable_timeout: Positive = 10.0            # s for the device to confirm torque
+
+
+class Teleop(_Strict):
+    """Ways to teleoperate this robot."""
+
+    methods: tuple[str, ...] = ()
+
+
+class Packing(_Strict):
+    """Where each joint stands in the policy's action vector of one side (6 joints + gripper)."""
+
+    space: Literal['joint14']
+    side: Literal['left', 'right']
+    slots: dict[str, int]      # joint name -> slot 0..13
+
+
+class RobotProfile(_Strict):
+    """A robot, frozen. Arrays are float64 (J,) in the order of ``joints``."""
+
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False,
+                              arbitrary_types_allowed=True)
+
+    name: str = Field(pattern=r'^[a-z][a-z0-9_]*$')
+    description: str
+    joints: tuple[Joint, ...] = Field(min_length=1)
+    zero: str                   # names the zero convention of the joint values
+    kinematics: Kinematics
+    workspace: Workspace
+    driver: Driver
+    cameras: tuple[Camera, ...]
+    rates: Rates
+    guard: Guard
+    teleop: Teleop = Teleop()
+    packing: Packing
+
+    @model_validator(mode='after')
+    def _consistent(self) -> RobotProfile:
+        names = [joint.name for joint in self.joints]
+        if len(set(names)) != len(names):
+            raise ValueError(f'joint names are not unique: {names}')
+        roles = [camera.role for camera in self.cameras]
+        if len(set(roles)) != len(roles):
+            raise ValueError(f'camera roles are not unique: {roles}')
+        arm = [joint for joint in self.joints if joint.role == 'arm']
+        if len(arm) != len(self.kinematics.rows):
+            raise ValueError(f'{len(self.kinematics.rows)} kinematics rows for {len(arm)} arm '
+                             'joints; a joint is missing or one row too many')
+        if [joint.role for joint in self.joints] != ['arm'] * len(arm) + ['gripper'] * (
+                len(names) - len(arm)):
+            raise ValueError('arm joints come first, then the gripper')
+        if len(names) - len(arm) > 1:
+            raise ValueError('more than one gripper joint')
+        if set(self.packing.slots) != set(names):
+            missing = sorted(set(names) ^ set(self.packing.slots))
+            raise ValueError(f'packing.slots and joints differ in {missing}')
+        slots = list(self.packing.slots.values())
+        if len(set(slots)) != len(slots) or not all(0 <= slot < 14 for slot in slots):
+            raise ValueError(f'packing.slots must be distinct and within 0..13: {slots}')
+        for point in self.workspace.points:
+            if point.frame > len(self.kinematics.rows):
+                raise ValueError(f'workspace point on frame {point.frame}: the chain has '
+                                 f'{len(self.kinematics.rows)}')
+        return self
+
+    @cached_property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names in profile order."""
+        return tuple(joint.name for joint in self.joints)
+
+    def _array(self, field: str) -> np.ndarray:
+        values = np.array([getattr(joint, field) for joint in self.joints], dtype=np.float64)
+        values.setflags(write=False)
+        return values
+
+    @cached_property
+    def lower(self) -> np.ndarray:
+        """Lower position limits (J,)."""
+        return self._array('lower')
+
+    @cached_property
+    def upper(self) -> np.ndarray:
+        """Upper position limits (J,)."""
+        return self._array('upper')
+
+    @cached_property
+    def velocity(self) -> np.ndarray:
+        """Velocity limits (J,)."""
+        return self._array('velocity')
+
+    @cached_property
+    def acceleration(self) -> np.ndarray:
+        """Acceleration limits (J,)."""
+        return self._array('acceleration')
+
+    @cached_property
+    def deceleration(self) -> np.ndarray:
+        """Braking decelerations (J,)."""
+        return self._array('deceleration')
+
+    @cached_property
+    def home(self) -> np.ndarray:
+        """Home pose (J,)."""
+        return self._array('home')
+
+    @cached_property
+    def rest(self) -> np.ndarray:
+        """Pose (J,) in which torque may go off."""
+        return self._array('rest')
+
+    @cached_property
+    def ramp_velocity(self) -> np.ndarray:
+        """Speed (J,) while joining a source."""
+        guard = self.guard
+        values = np.array([guard.ramp_velocity if joint.unit == 'rad'
+                           else guard.ramp_velocity_linear for joint in self.joints])
+        values.setflags(write=False)
+        return values
+
+    @property
+    def arm_joints(self) -> int:
+        """Number of arm joints; the gripper, if any, follows them."""
+        return len(self.kinematics.rows)
+
+    @property
+    def gripper_index(self) -> Optional[int]:
+        """Index of the gripper joint, or None."""
+        return self.arm_joints if len(self.joints) > self.arm_joints else None
+
+    @property
+    def ride_through(self) -> float:
+        """Age of the last command at which the guard brakes [s]."""
+        return self.guard.ride_through or max(0.1, 3.0 / self.rates.control)
+
+    def camera(self, role: str) -> Camera:
+        """Return the camera of a role; raises ProfileError when there is none."""
+        for camera in self.cameras:
+            if camera.role == role:
+                return camera
+        raise ProfileError(f'robot {self.name} has no camera {role!r}; it has '
+                           f'{[camera.role for camera in self.cameras]}')
+
+    @cached_property
+    def meaning(self) -> dict[str, Any]:
+        """What gives states and actions their meaning, as plain data."""
+        return {
+            'joints': [{'name': j.name, 'unit': j.unit, 'role': j.role} for j in self.joints],
+            'zero': self.zero,
+            'packing': {'space': self.packing.space, 'side': self.packing.side,
+                        'slots': dict(sorted(self.packing.slots.items()))},
+            'cameras': [camera.role for camera in self.cameras],
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hex digits of SHA-256 over ``meaning``."""
+        text = json.dumps(self.meaning, sort_keys=True, separators=(',', ':'))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def text(self) -> str:
+        """Canonical YAML of the whole profile; parses back to an equal profile."""
+        return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False, width=99)
+
+
+def config_dir() -> Path:
+    """
+    Return the folder that holds robots/, cameras/ and policies/.
+
+    $MIVLA_CONFIG_DIR, else the share folder of the installed mivla_bringup, else config/ of the
+    source checkout this module lies in.
+    """
+    override = os.environ.get('MIVLA_CONFIG_DIR')
+    if override:
+        path = Path(override)
+        if not path.is_dir():
+            raise ProfileError(f'MIVLA_CONFIG_DIR={override} is not a folder; unset or mend it')
+        return path
+    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
+        path = Path(prefix, 'share', 'mivla_bringup', 'config')
+        if prefix and path.is_dir():
+            return path
+    path = Path(__file__).resolve().parents[2] / 'config'
+    if path.is_dir():
+        return path
+    raise ProfileError('no configuration folder: set MIVLA_CONFIG_DIR to the checkout\'s config/')
+
+
+def available_profiles() -> dict[str, Path]:
+    """Map profile names to files: config/robots, then entry points ``mivla.profiles``."""
+    found = {path.stem: path for path in sorted((config_dir() / 'robots').glob('*.yaml'))}
+    for point in entry_points(group='mivla.profiles'):
+        folder = Path(point.load())
+        for path in sorted(folder.glob('*.yaml')):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load_profile(name_or_path: str | os.PathLike[str]) -> RobotProfile:
+    """
+    Load a robot profile by name or path.
+
+    :raises ProfileError: unknown name (lists the valid ones), unreadable or invalid file.
+    """
+    text = os.fspath(name_or_path)
+    if text.endswith(('.yaml', '.yml')) or os.sep in text:
+        path = Path(text)
+        if not path.is_file():
+            raise ProfileError(f'robot profile {text}: no such file')
+    else:
+        known = available_profiles()
+        if text not in known:
+            raise ProfileError(f'unknown robot {text!r}; known: {", ".join(sorted(known))}')
+        path = known[text]
+    if path.stat().st_size > MAX_PROFILE_BYTES:
+        raise ProfileError(f'robot profile {path}: larger than {MAX_PROFILE_BYTES} bytes')
+    try:
+        content = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as err:
+        raise ProfileError(f'robot profile {path}: {err}') from err
+    return parse_profile(content, str(path))
+
+
+def parse_profile(text: str, origin: str) -> RobotProfile:
+    """
+    Parse a profile's YAML text.
+
+    :param origin: file or topic the text came from, for the error message.
+    :raises ProfileError: names the key, the value and ``origin``.
+    """
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as err:
+        raise ProfileError(f'robot profile {origin}: not YAML: {" ".join(str(err).split())}'
+                           ) from err
+    if not isinstance(data, dict):
+        raise ProfileError(f'robot profile {origin}: expected a mapping, found '
+                           f'{type(data).__name__}')
+    try:
+        return RobotProfile.model_validate(data)
+    except ValidationError as err:
+        raise ProfileError(f'robot profile {origin}: {_explain(err)}') from err
+
+
+def diff_profiles(ours: RobotProfile, theirs: RobotProfile) -> list[str]:
+    """Return one line per field of ``meaning`` that differs: 'field: ours -> theirs'."""
+    return list(_diff('', ours.meaning, theirs.meaning))
+
+
+def _diff(path: str, a: Any, b: Any) -> Any:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(key for key in b if key not in a)]:
+            where = f'{path}.{key}' if path else str(key)
+            yield from _diff(where, a.get(key, '(absent)'), b.get(key, '(absent)'))
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for index, (x, y) in enumerate(zip(a, b)):
+            yield from _diff(f'{path}[{index}]', x, y)
+    elif a != b:
+        yield f'{path}: {a} -> {b}'
+
+
+def _explain(err: ValidationError) -> str:
+    parts = []
+    for issue in err.errors()[:5]:
+        where = '.'.join(str(step) for step in issue['loc']) or 'profile'
+        if issue['type'] == 'extra_forbidden':
+            parts.append(f'unknown key {where}')
+        elif issue['type'] == 'missing':
+            parts.append(f'missing key {where}')
+        else:
+            message = issue['msg'].removeprefix('Value error, ')
+            given = issue.get('input')
+            shown = '' if isinstance(given, (dict, list, BaseModel)) else f' (found {given!r})'
+            parts.append(f'{where}: {message}{shown}')
+    more = err.error_count() - len(parts)
+    return '; '.join(parts) + (f'; and {more} more' if more > 0 else '')
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe YAML loader that refuses a mapping with the same key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'key {key!r} twice', key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,1 @@
+"""Node helpers shared by every package: lifecycle base, parameters, named QoS."""

@@ -1,0 +1,36 @@
+from setuptools import find_packages, setup
+
+package_name = 'mivla_drivers'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    packages=find_packages(include=[package_name, f'{package_name}.*']),
+    package_data={package_name: ['py.typed']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
+        (f'share/{package_name}', ['package.xml']),
+    ],
+    install_requires=['setuptools'],
+    extras_require={'test': ['pytest']},
+    zip_safe=True,
+    maintainer='MiVLA deployment suite maintainers',
+    maintainer_email='maintainers@mivla.invalid',
+    description='Guard, hardware backends, cameras, emulated devices and the simulated world.',
+    license='Apache-2.0',
+    entry_points={
+        'console_scripts': [
+            'driver = mivla_drivers.ros.driver_node:main',
+            'cameras = mivla_drivers.ros.camera_node:main',
+            'world = mivla_drivers.sim.world_process:main',
+        ],
+        'can.interface': [
+            'mivla_loopback = mivla_drivers.can.loopback:LoopbackBus',
+        ],
+        'mivla.backends': [
+            'piper = mivla_drivers.backends.piper:PiperBackend',
+        ],
+        'mivla.cameras': [
+        ],
+    },
+)

@@ -1,0 +1,64 @@
+"""The layering of docs/architecture.md, kept by reading every import."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {'mivla_core': 'mivla_core', 'mivla_drivers': 'mivla_drivers',
+           'mivla_policy': 'mivla_policy', 'mivla_teleop': 'mivla_teleop',
+           'mivla_bringup': 'launch'}
+ALLOWED = {
+    'mivla_core': {'mivla_core', 'mivla_msgs'},
+    'mivla_drivers': {'mivla_drivers', 'mivla_core', 'mivla_msgs'},
+    'mivla_policy': {'mivla_policy', 'mivla_core', 'mivla_msgs'},
+    'mivla_teleop': {'mivla_teleop', 'mivla_core', 'mivla_msgs'},
+    'mivla_bringup': {'mivla_bringup', 'mivla_core', 'mivla_msgs', 'mivla_drivers',
+                      'mivla_policy', 'mivla_teleop'},
+}
+MODULES = [(package, path) for package, folder in FOLDERS.items()
+           for path in sorted((ROOT / folder / package).rglob('*.py'))]
+TORCH = {'model', 'learn', 'serve'}    # sub-packages of mivla_policy that may hold torch
+WITNESSES = {'piper_sdk', 'dynamixel_sdk', 'arx5_interface'}
+
+
+def imports(path):
+    """Yield the full names of everything a module imports, lazily or not."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}:{node.lineno}: relative import; write it in full'
+            yield node.module
+
+
+@pytest.mark.parametrize('package, path', MODULES, ids=lambda v: str(getattr(v, 'name', v)))
+def test_imports_point_inwards(package, path):
+    names = list(imports(path))
+    ours = {name.split('.')[0] for name in names if name.startswith('mivla_')}
+    assert ours <= ALLOWED[package], f'{path} imports {ours - ALLOWED[package]}'
+    roots = {name.split('.')[0] for name in names}
+    inside = path.relative_to(ROOT / FOLDERS[package] / package).parts
+    assert not roots & WITNESSES, f'{path}: vendor SDKs are witnesses in tests only'
+    if 'rclpy' in roots and package not in ('mivla_bringup',):
+        in_process = inside == ('sim', 'world_process.py')
+        assert inside[0] == 'ros' or in_process, f'{path} knows ROS outside ros/'
+    if 'torch' in roots:
+        assert package == 'mivla_policy' and inside[0] in TORCH, f'{path} must not know torch'
+    if inside[0] in ('core', 'codec') and package != 'mivla_core':
+        assert not roots & {'rclpy', 'torch', 'mivla_msgs', 'time'}, (
+            f'{path}: core decides and knows neither ROS, torch nor the clock')
+
+
+def test_nothing_is_unpickled():
+    for _, path in MODULES:
+        names = {name.split('.')[0] for name in imports(path)}
+        assert not names & {'pickle', 'dill', 'cloudpickle', 'joblib', 'shelve'}, path
+        text = path.read_text()
+        assert 'allow_pickle=True' not in text and 'torch.load(' not in text, path
+
+
+def test_every_package_is_found():
+    assert {package for package, _ in MODULES} == set(FOLDERS)
