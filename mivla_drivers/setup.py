@@ -31,6 +31,9 @@ setup(
             'piper = mivla_drivers.backends.piper:PiperBackend',
         ],
         'mivla.cameras': [
+            'replay = mivla_drivers.cameras.replay:replay_lanes',
+            'sim = mivla_drivers.cameras.sim:sim_lanes',
+            'v4l2 = mivla_drivers.cameras.v4l2:v4l2_lanes',
         ],
     },
 )

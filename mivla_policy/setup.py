@@ -24,6 +24,8 @@ setup(
             'policy_runner = mivla_policy.ros.runner_node:main',
         ],
         'mivla.policies': [
+            'constant_time = mivla_policy.serve.constant_time:constant_time_policy',
+            'mivla = mivla_policy.serve.local:mivla_policy',
         ],
     },
 )

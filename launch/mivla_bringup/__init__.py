@@ -1,0 +1,1 @@
+"""Bring-up of the MiVLA suite: the stack, its two starters and the ``mivla`` command."""

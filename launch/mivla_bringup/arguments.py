@@ -1,0 +1,135 @@
+"""
+The arguments of the stack, once: ``mivla up`` and ``bringup.launch.py`` both read this table.
+
+Values are typed as ROS users type them, ``name:=value``, so a value is text until ``parse`` has
+turned it into what the table says.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from mivla_bringup.errors import UsageError
+
+__all__ = ['ARGUMENTS', 'Argument', 'Value', 'parse', 'split_assignments']
+
+Value = Union[bool, int, float, str]
+Kind = Literal['text', 'bool', 'int', 'float']
+
+BOOL = ('true', 'false')
+
+
+@dataclass(frozen=True)
+class Argument:
+    """
+    One described argument.
+
+    :param default: as text, the way it would be typed.
+    :param choices: all valid values; () where they are not finite.
+    :param bounds: lowest and highest value of a number, inclusive.
+    """
+
+    name: str
+    description: str
+    default: str = ''
+    choices: tuple[str, ...] = ()
+    kind: Kind = 'text'
+    bounds: tuple[float, float] = (float('-inf'), float('inf'))
+
+    def parse(self, text: str) -> Value:
+        """
+        Return the value that ``text`` stands for.
+
+        :raises UsageError: not one of the choices, not a number, or out of bounds.
+        """
+        if self.kind == 'bool':
+            text = text.lower()
+        if self.choices and text not in self.choices:
+            raise UsageError(f'{self.name}:={text} is not valid; use one of: '
+                             f'{", ".join(choice or "(empty)" for choice in self.choices)}')
+        if self.kind == 'bool':
+            return text == 'true'
+        if self.kind == 'text':
+            return text
+        try:
+            number = int(text) if self.kind == 'int' else float(text)
+        except ValueError as err:
+            raise UsageError(f'{self.name}:={text} is not a number '
+                             f'({"whole" if self.kind == "int" else "decimal"})') from err
+        low, high = self.bounds
+        if not low <= number <= high:
+            raise UsageError(f'{self.name}:={text} is outside {low:g} to {high:g}')
+        return number
+
+
+ARGUMENTS: tuple[Argument, ...] = (
+    Argument('robot', 'Robot profile: a name (see "mivla robots") or the path of a YAML file; '
+             'several separated by commas.', 'piper'),
+    Argument('sim', 'Simulated world and emulated devices instead of hardware.', 'false', BOOL,
+             'bool'),
+    Argument('policy', 'Policy to run: a checkpoint folder or the name of a plug-in; empty: '
+             'none.'),
+    Argument('teleop', 'What drives the teleop input.', 'none', ('none', 'expert')),
+    Argument('record', 'Start the recorder (episodes are started with "mivla record").', 'false',
+             BOOL, 'bool'),
+    Argument('cameras', 'Start the cameras of the robot profile.', 'true', BOOL, 'bool'),
+    Argument('role', 'Which part runs on this machine: everything, all but the policy server, or '
+             'the policy server alone.', 'all', ('all', 'robot', 'policy')),
+    Argument('task', 'Task of the simulated scene and of the scripted expert.', 'click_bell',
+             ('click_bell',)),
+    Argument('seed', 'Seed of the simulated scene.', '0', (), 'int', (0, 2**63 - 1)),
+    Argument('level', 'Randomisation of the simulated scene.', 'easy', ('easy', 'hard')),
+    Argument('disturbance', 'Spread of the noise on the targets of the simulated motors, for '
+             'recording demonstrations [rad]; 0: none.', '0.0', (), 'float', (0.0, 0.2)),
+    Argument('instruction', 'What the policy is asked to do; empty: what the task says.'),
+    Argument('realtime', 'Control loops ask for real-time priority (SCHED_FIFO).', 'true', BOOL,
+             'bool'),
+    Argument('bags', 'Folder that episodes are recorded into.', '~/mivla/episodes'),
+    Argument('camera_width', 'Picture width [px]; 0: as in the robot profile.', '0', (), 'int',
+             (0, 8192)),
+    Argument('camera_height', 'Picture height [px]; 0: as in the robot profile.', '0', (), 'int',
+             (0, 8192)),
+    Argument('camera_fps', 'Pictures per second; 0: as in the robot profile.', '0', (), 'float',
+             (0.0, 1000.0)),
+    Argument('domain', 'ROS domain id, 0 to 101; empty: $ROS_DOMAIN_ID, else 0.'),
+    Argument('peers', 'Other hosts to discover, separated by commas; empty: this host only.'),
+)
+
+
+def parse(texts: Mapping[str, str],
+          table: Sequence[Argument] = ARGUMENTS) -> dict[str, Value]:
+    """
+    Turn what was typed into values, with the defaults for what was not.
+
+    :raises UsageError: unknown name or invalid value; lists the valid ones.
+    """
+    known = {argument.name for argument in table}
+    for name in texts:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f' (did you mean {near[0]}?)' if near else ''
+            raise UsageError(f'unknown argument {name!r}{hint}; valid: '
+                             f'{", ".join(argument.name for argument in table)}')
+    return {argument.name: argument.parse(texts.get(argument.name, argument.default))
+            for argument in table}
+
+
+def split_assignments(words: Iterable[str]) -> dict[str, str]:
+    """
+    Split ``name:=value`` words as they stand on a command line.
+
+    :raises UsageError: a word without ``:=``, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, separator, value = word.partition(':=')
+        if not separator or not name:
+            raise UsageError(f'{word!r} is not of the form name:=value; '
+                             'example: robot:=piper sim:=true')
+        if name in found:
+            raise UsageError(f'argument {name!r} is given twice: {found[name]!r} and {value!r}')
+        found[name] = value
+    return found

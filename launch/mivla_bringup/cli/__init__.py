@@ -1,0 +1,93 @@
+"""
+The ``mivla`` command: one verb, one thin module; the work is in the packages.
+
+Exit codes: 0 done; 1 it failed, with one line on standard error that says why; 2 what was typed is
+not valid; 130 Ctrl-C. Verbs are imported when they are used, so that ``mivla --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn, Optional
+
+__all__ = ['Parser', 'VERBS', 'main']
+
+# verb: (module, line of help). The order is that of the help page.
+VERBS: dict[str, tuple[str, str]] = {
+    'up': ('up', 'start the stack and keep it running; space bar stops the robot'),
+    'stop': ('stop', 'stop every robot, now (a software stop)'),
+    'status': ('status', 'all running robots on one screen'),
+    'enable': ('operate', 'switch torque on; the arm holds where it is'),
+    'disable': ('operate', 'switch torque off, in the rest pose'),
+    'reset': ('operate', 'resume after a stop or a fault; never moves the robot'),
+    'home': ('operate', 'move to the home pose'),
+    'mode': ('operate', 'name the source that may command: idle, teleop, policy'),
+    'record': ('record', 'record episodes of a running robot'),
+    'episodes': ('episodes', 'list recorded episodes'),
+    'finetune': ('learning', 'train a policy from recorded episodes'),
+    'train-demo': ('learning', 'make the demo policy: record, train, evaluate'),
+    'evaluate': ('learning', 'measure the success rate of a policy'),
+    'bench': ('learning', 'run a benchmark'),
+    'demo': ('learning', 'watch a simulated robot do its task'),
+    'robots': ('robots', 'list the robots that have a profile'),
+    'profile': ('profile', 'show, compare or validate robot profiles'),
+    'doctor': ('doctor', 'check this machine; says what to mend'),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f'{self.prog}: {message}; see "{self.prog} --help"\n')
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ('-h', '--help', 'help'):
+        print(_help())
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f' (did you mean {near[0]}?)' if near else ''
+        print(f'mivla: unknown command {verb!r}{hint}; valid: {", ".join(VERBS)}',
+              file=sys.stderr)
+        return 2
+    return _run(verb, rest)
+
+
+def _run(verb: str, rest: Sequence[str]) -> int:
+    from mivla_core.errors import MivlaError
+
+    from mivla_bringup.errors import UsageError
+    try:
+        module = import_module(f'mivla_bringup.cli.{VERBS[verb][0]}')
+        return int(module.main(verb, rest))
+    except MivlaError as err:
+        print(f'mivla {verb}: {err}', file=sys.stderr)
+        return 2 if isinstance(err, UsageError) else 1
+    except KeyboardInterrupt:
+        print(f'mivla {verb}: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (a pager, head): not an error, but nothing more can
+        # be written, not even by the interpreter on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = ['usage: mivla COMMAND ...', '', 'commands:']
+    lines += [f'  {verb:<{width}}  {text}' for verb, (_, text) in VERBS.items()]
+    lines += ['', 'mivla COMMAND --help says more. Example:',
+              '  mivla up robot:=piper sim:=true teleop:=expert']
+    return '\n'.join(lines)

@@ -1,0 +1,255 @@
+"""
+A robot, its driver and its world in one process on simulated time.
+
+For evaluation over many seeds: faster than real time, deterministic, and through the same guard,
+backend, codec and emulated device as the graph. What differs from the graph is said in
+``PolicyTiming``: an answer takes a fixed simulated time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import can
+import numpy as np
+
+from mivla_core.errors import MivlaError
+from mivla_core.images import encode_jpeg
+from mivla_core.profile import RobotProfile
+from mivla_core.timing import NowNs, StampNs, to_ns
+from mivla_drivers.backends.piper import PiperBackend
+from mivla_drivers.core.controller import Controller, TickResult
+from mivla_drivers.core.machine import Mode, State
+from mivla_drivers.core.requests import Request
+from mivla_drivers.core.setpoint import Command, Source
+from mivla_drivers.sim.render import CameraRenderer
+from mivla_drivers.sim.runtime import TICK_NS, Disturbance, WorldRuntime, device_maker
+from mivla_drivers.sim.scenario import INSTRUCTIONS, Scenario
+from mivla_policy.core.chunk import Chunk, ChunkPlayer
+from mivla_policy.core.observation import Observation
+from mivla_policy.serve.port import Policy
+
+__all__ = ['EpisodeOutcome', 'LockstepRig', 'PolicyTiming', 'run_policy']
+
+# Any instant will do: nothing in here reads a clock.
+_EPOCH = 1_000_000_000
+
+
+class LockstepError(MivlaError):
+    """The simulated rig did not come up or left the states in which it can be used."""
+
+
+class _DeviceBus(can.BusABC):
+    """The driver's end of a bus whose other end is the emulated device, in the same thread."""
+
+    def __init__(self, rig: LockstepRig) -> None:
+        self._rig = rig
+        self._frames: deque[can.Message] = deque()
+        self.channel_info = 'lockstep'
+        super().__init__(channel='lockstep')
+
+    def deliver(self, frames: Sequence[tuple[int, bytes]], stamp: float) -> None:
+        """Queue frames of the device for the driver."""
+        for can_id, data in frames:
+            self._frames.append(can.Message(timestamp=stamp, arbitration_id=can_id, data=data,
+                                            is_extended_id=False))
+
+    def send(self, msg: can.Message, timeout: Optional[float] = None) -> None:
+        """Hand a frame of the driver to the device."""
+        self._rig.runtime.deliver(msg.arbitration_id, bytes(msg.data), self._rig.now)
+
+    def _recv_internal(self, timeout: Optional[float]) -> tuple[Optional[can.Message], bool]:
+        if not self._frames and timeout != 0:
+            # Only ``connect`` waits: let simulated time pass, which makes the device speak.
+            self._rig.advance_device()
+        return (self._frames.popleft() if self._frames else None), False
+
+    def shutdown(self) -> None:
+        """Close; may be called again."""
+        super().shutdown()
+
+
+class LockstepRig:
+    """
+    One simulated robot with its driver, ticking at 200 Hz of simulated time.
+
+    :param profile: of an arm that has an emulated device.
+    :param sizes: camera role -> (width, height) of the pictures [px].
+    """
+
+    def __init__(self, profile: RobotProfile, sizes: dict[str, tuple[int, int]],
+                 disturbance: Disturbance = Disturbance()) -> None:
+        self.profile = profile
+        self.now = NowNs(_EPOCH)
+        self.runtime = WorldRuntime(profile, Scenario.draw('click_bell', 0, 'easy'),
+                                    device_maker(profile, disturbance), self.now,
+                                    arm=profile.home)
+        self.renderer = CameraRenderer(profile, sizes)
+        self._frames = 0
+        self._result: Optional[TickResult] = None
+        self._bus = _DeviceBus(self)
+        self.backend = PiperBackend(profile, 'lockstep', profile.name, profile.driver.parameters,
+                                    bus_factory=lambda *_: self._bus,
+                                    clock=lambda: int(self.now))
+        self.backend.connect(self.now)
+        self.controller = Controller(profile, self.backend)
+
+    @property
+    def stamp(self) -> StampNs:
+        """Present ROS time, which in here is the simulated clock."""
+        return StampNs(int(self.now))
+
+    def advance_device(self) -> None:
+        """Let one device cycle pass."""
+        self.now = self.now + TICK_NS
+        self._bus.deliver(self.runtime.tick(self.now), int(self.now) * 1e-9)
+
+    def tick(self) -> TickResult:
+        """Let one device cycle and one control tick pass."""
+        self.advance_device()
+        self._result = self.controller.tick(self.now, self.stamp)
+        return self._result
+
+    def settle(self, request: Request, what: str) -> None:
+        """
+        Tick until a request of the operator is answered.
+
+        :raises LockstepError: refused, or not answered within 15 s of simulated time.
+        """
+        for _ in range(3000):
+            if request.done:
+                break
+            self.tick()
+        if not request.done or not request.ok:
+            raise LockstepError(f'{what}: {request.message or "no answer"}')
+
+    def begin(self, seed: int, level: str, task: str = 'click_bell',
+              arm: Optional[np.ndarray] = None) -> None:
+        """
+        Place a scene and the arm, and enable the driver.
+
+        :param arm: (J,) start pose; default home.
+        :raises LockstepError: the driver refused.
+        """
+        if self.controller.state is not State.DISABLED:
+            self.settle(self.controller.disable(force=True), 'disable')
+        self.runtime.reset(task, seed, level, arm=self.profile.home if arm is None else arm)
+        # A stale measurement of the pose before would be where the driver holds.
+        for _ in range(20):
+            self.tick()
+        self.settle(self.controller.enable(), 'enable')
+        for _ in range(20):
+            self.tick()
+
+    def pictures(self, roles: Sequence[str], quality: int) -> dict[str, bytes]:
+        """Render the present state with each camera and encode as the camera node does."""
+        self.renderer.place(self.runtime.snapshot(self.stamp))
+        self._frames += 1
+        return {role: encode_jpeg(self.renderer.render(role, self._frames), quality)
+                for role in roles}
+
+    def measured(self) -> np.ndarray:
+        """Return the newest measured joint positions (J,)."""
+        if self._result is None or self._result.measurement is None:
+            raise LockstepError('nothing was measured yet')
+        return np.array(self._result.measurement.position)
+
+    def applied(self) -> Optional[np.ndarray]:
+        """Return the last applied set-point (J,); None before the first."""
+        if self._result is None or self._result.setpoint is None:
+            return None
+        return np.array(self._result.setpoint.position)
+
+    def close(self) -> None:
+        """Release bus and renderer; idempotent."""
+        self.backend.close()
+        self.renderer.close()
+
+
+@dataclass(frozen=True)
+class PolicyTiming:
+    """
+    How the policy's answers are timed in lockstep.
+
+    :param answer_ns: from the observation to the moment its chunk is used.
+    :param replan_steps: rows that are executed before the next question.
+    :param blend_ns: duration of a join, as in the runner.
+    """
+
+    answer_ns: int = to_ns(0.07)
+    replan_steps: int = 8
+    blend_ns: int = to_ns(0.1)
+
+
+@dataclass(frozen=True)
+class EpisodeOutcome:
+    """
+    What one episode came to.
+
+    :param seconds: to success, else the time limit.
+    :param progress: deepest press seen [m].
+    :param verdicts: of the guard, by kind.
+    """
+
+    seed: int
+    success: bool
+    seconds: float
+    progress: float
+    chunks: int
+    verdicts: dict[str, int]
+
+
+def run_policy(rig: LockstepRig, policy: Policy, seed: int, level: str, *,
+               task: str = 'click_bell', limit_s: float = 10.0,
+               arm: Optional[np.ndarray] = None, quality: int = 90,
+               timing: PolicyTiming = PolicyTiming()) -> EpisodeOutcome:
+    """
+    Run a policy on one scene until it succeeds or the time is over.
+
+    :raises LockstepError: the driver faulted.
+    """
+    rig.begin(seed, level, task, arm)
+    reset: Any = getattr(policy, 'reset', None)
+    if reset is not None:
+        reset()
+    rig.settle(rig.controller.set_mode(Mode.POLICY), 'mode policy')
+    spec, names = policy.spec, rig.profile.joint_names
+    player = ChunkPlayer(len(names), timing.blend_ns)
+    pending: Optional[tuple[StampNs, Chunk]] = None
+    chunks, deepest, started = 0, 0.0, rig.stamp
+    sequence = 0
+    while rig.stamp - started < to_ns(limit_s):
+        if pending is None and (not player.playing(rig.stamp)
+                                or player.executed_rows(rig.stamp) >= timing.replan_steps):
+            pictures = rig.pictures(spec.camera_roles, quality)
+            observation = Observation(int(rig.stamp), rig.measured(), pictures,
+                                      INSTRUCTIONS[task])
+            rows = policy.infer([observation], [seed * 1000 + chunks])[0]
+            chunks += 1
+            pending = (rig.stamp + timing.answer_ns,
+                       Chunk(chunks, rig.stamp, spec.dt_ns, rows))
+        if pending is not None and rig.stamp >= pending[0]:
+            player.accept(pending[1], rig.stamp, rig.applied())
+            pending = None
+        point = player.sample(rig.stamp + TICK_NS)
+        if point is not None:
+            sequence += 1
+            rig.controller.submit(
+                Command(Source.POLICY, rig.stamp + TICK_NS, names, tuple(point.position.tolist()),
+                        rig.profile.hash, tuple(point.velocity.tolist()), sequence,
+                        point.observation, point.chunk_id),
+                rig.now, rig.stamp)
+        result = rig.tick()
+        if result.state not in (State.HOLDING, State.MOVING):
+            raise LockstepError(f'seed {seed}: the driver went to {result.state.name}: '
+                                f'{result.detail}')
+        report = rig.runtime.report()
+        deepest = max(deepest, report.state.progress)
+        if report.state.success:
+            break
+    report = rig.runtime.report()
+    return EpisodeOutcome(seed, bool(report.state.success), (rig.stamp - started) * 1e-9, deepest,
+                          chunks, dict(rig.controller.report(rig.now).counts))

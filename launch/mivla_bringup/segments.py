@@ -1,0 +1,64 @@
+"""
+Dead shared-memory segments of Fast DDS, left in /dev/shm by processes that were killed.
+
+A living process holds a lock on the ``_el`` file beside each of its segments; a segment whose lock
+can be taken belongs to nobody any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ['Cleaning', 'clean', 'dead_segments']
+
+FOLDER = Path('/dev/shm')
+# A segment is made a moment before it is locked; one that young is left alone.
+MIN_AGE = 5.0    # s
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What was removed."""
+
+    segments: int
+    bytes: int
+
+
+def dead_segments(folder: Path = FOLDER, now: float | None = None) -> list[Path]:
+    """Return the lock files of dead segments that this user may remove."""
+    now = time.time() if now is None else now
+    found = []
+    for lock in sorted(folder.glob('fastrtps_*_el')):
+        try:
+            state = lock.stat()
+            if state.st_uid != os.geteuid() or now - state.st_mtime < MIN_AGE:
+                continue
+            descriptor = os.open(lock, os.O_RDONLY)
+        except FileNotFoundError:
+            continue    # its owner has just left in good order
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(lock)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def clean(folder: Path = FOLDER, now: float | None = None) -> Cleaning:
+    """Remove dead segments with their locks and semaphores."""
+    count = freed = 0
+    for lock in dead_segments(folder, now):
+        stem = lock.name.removesuffix('_el')
+        segment = lock.with_name(stem)
+        if segment.exists():
+            freed += segment.stat().st_size
+        for path in (segment, lock.with_name(f'sem.{stem}_mutex'), lock):
+            path.unlink(missing_ok=True)
+        count += 1
+    return Cleaning(count, freed)

@@ -1,0 +1,319 @@
+"""
+The stack: which nodes run, with what names, parameters and environment.
+
+``build`` is a pure function of its options and the robot profiles; ``bringup.launch.py`` turns its
+answer into ``launch_ros`` nodes and ``mivla up`` into supervised processes, so both start the same
+graph. Names: per robot a namespace ``/<robot>`` with ``driver``, ``cameras``, ``policy_runner``,
+``expert``, ``recorder`` and, simulated, ``world``; the policy server is global and serves
+robots that share the first one's profile hash.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Union
+
+from mivla_core.profile import RobotProfile, available_profiles, config_dir, load_profile
+
+from mivla_bringup.arguments import ARGUMENTS, Value, parse
+from mivla_bringup.errors import UsageError
+
+__all__ = ['MODULES', 'NodeSpec', 'RESPAWN_DELAY', 'RESPAWN_LIMIT', 'Stack', 'StackOptions',
+           'StopOrder', 'build', 'load_robot']
+
+Parameter = Union[bool, int, float, str]
+
+RESPAWN_DELAY = 1.0    # s before the first respawn
+RESPAWN_LIMIT = 3      # respawns after which a node is given up
+
+# The name of the python-can interface on loopback multicast, registered by mivla_drivers.
+LOOPBACK_CAN = 'mivla_loopback'
+
+# Executables of the packages and the modules that they run.
+MODULES: Mapping[tuple[str, str], str] = {
+    ('mivla_drivers', 'world'): 'mivla_drivers.sim.world_process',
+    ('mivla_drivers', 'driver'): 'mivla_drivers.ros.driver_node',
+    ('mivla_drivers', 'cameras'): 'mivla_drivers.ros.camera_node',
+    ('mivla_policy', 'policy_server'): 'mivla_policy.ros.server_node',
+    ('mivla_policy', 'policy_runner'): 'mivla_policy.ros.runner_node',
+    ('mivla_teleop', 'expert'): 'mivla_teleop.ros.expert_node',
+    ('mivla_teleop', 'recorder'): 'mivla_teleop.ros.recorder_node',
+}
+
+
+class StopOrder(IntEnum):
+    """
+    Who stops when; equal numbers stop together.
+
+    What commands the robot goes first, then who answers it, then who watches; the driver brakes
+    and holds after all sources are silent, and the world it moves in is the last.
+    """
+
+    SOURCE = 0
+    SERVER = 1
+    RECORDER = 2
+    CAMERAS = 3
+    DRIVER = 4
+    WORLD = 5
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """
+    One process of the stack.
+
+    :param parameters: ROS parameters, name to value.
+    :param remappings: pairs (from, to).
+    :param environment: variables this process has in addition to the starter's own.
+    :param respawn: it is started again when it dies.
+    :param essential: when it is dead for good, the stack is taken down.
+    :param stop_timeout: s that it may take to stop when asked.
+    """
+
+    package: str
+    executable: str
+    name: str
+    namespace: str
+    stop_order: StopOrder
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    respawn: bool = False
+    essential: bool = False
+    stop_timeout: float = 5.0
+
+    @property
+    def full_name(self) -> str:
+        """Name in the graph, '/piper/driver'."""
+        return f'{self.namespace.rstrip("/")}/{self.name}'
+
+    @property
+    def module(self) -> str:
+        """Python module that the executable runs."""
+        return MODULES[self.package, self.executable]
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What to start; the fields are described in ``arguments.ARGUMENTS``."""
+
+    robots: tuple[str, ...] = ('piper',)
+    sim: bool = False
+    policy: str = ''
+    teleop: str = 'none'
+    record: bool = False
+    cameras: bool = True
+    role: str = 'all'
+    task: str = 'click_bell'
+    seed: int = 0
+    level: str = 'easy'
+    disturbance: float = 0.0
+    instruction: str = ''
+    realtime: bool = True
+    bags: str = '~/mivla/episodes'
+    camera_width: int = 0
+    camera_height: int = 0
+    camera_fps: float = 0.0
+    domain: str = ''
+    peers: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> StackOptions:
+        """
+        Build options from typed arguments.
+
+        :raises UsageError: unknown argument or invalid value.
+        """
+        values: dict[str, Value] = parse(texts)
+        robots = _split(str(values.pop('robot')))
+        peers = _split(str(values.pop('peers')))
+        return cls(robots=robots, peers=peers, **values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """
+    All nodes of one starter.
+
+    :param robots: robot names; each is a namespace.
+    :param environment: variables that every node has, and that whoever looks at the graph needs.
+    """
+
+    options: StackOptions
+    robots: tuple[str, ...]
+    nodes: tuple[NodeSpec, ...]
+    environment: Mapping[str, str]
+
+    def node(self, full_name: str) -> NodeSpec:
+        """Return the node of a full name; raises UsageError when there is none."""
+        for node in self.nodes:
+            if node.full_name == full_name:
+                return node
+        raise UsageError(f'no node {full_name!r} in this stack; it has '
+                         f'{", ".join(node.full_name for node in self.nodes)}')
+
+
+def build(options: StackOptions) -> Stack:
+    """
+    Describe the stack of some options.
+
+    :raises UsageError: an option has no such value or contradicts another.
+    :raises ProfileError: a robot's profile is invalid.
+    """
+    environment = _environment(options)
+    profiles = [load_robot(text) for text in options.robots]
+    names = [profile.name for profile in profiles]
+    if not names:
+        raise UsageError(f'robot:= is empty; valid: {", ".join(available_profiles())}')
+    if len(set(names)) != len(names):
+        raise UsageError(f'robot:={",".join(options.robots)} names a robot twice; every robot '
+                         'needs a profile with a name of its own')
+    _check(options)
+    nodes: list[NodeSpec] = []
+    if options.role != 'policy':
+        for text, profile in zip(options.robots, profiles):
+            nodes += _robot_nodes(options, _reference(text), profile, environment)
+    if options.policy and options.role != 'robot':
+        nodes.append(NodeSpec(
+            'mivla_policy', 'policy_server', 'policy_server', '/', StopOrder.SERVER,
+            {'robot': _reference(options.robots[0]), 'policy': _policy(options.policy)}, (),
+            environment, respawn=True))
+    return Stack(options, tuple(names), tuple(nodes), environment)
+
+
+def _robot_nodes(options: StackOptions, reference: str, profile: RobotProfile,
+                 environment: Mapping[str, str]) -> list[NodeSpec]:
+    """Nodes of one robot; the world comes first, because the others need it."""
+    space = f'/{profile.name}'
+    robot: dict[str, Parameter] = {'robot': reference}
+    # Sources stream at the control rate from a thread of their own; 0 is no real-time priority.
+    source = {**robot, **({} if options.realtime else {'realtime_priority': 0})}
+    # Only processes that publish pictures get the large shared-memory segments.
+    pictures = {**environment, **_image_environment()}
+    nodes = []
+    if options.sim:
+        nodes.append(_world(options, profile, robot, environment))
+    nodes.append(_driver(options, profile, robot, environment))
+    if options.cameras and profile.cameras:
+        nodes.append(_cameras(options, profile, robot, pictures))
+    if options.policy:
+        nodes.append(NodeSpec('mivla_policy', 'policy_runner', 'policy_runner', space,
+                              StopOrder.SOURCE, {**source, 'instruction': options.instruction},
+                              (), pictures, respawn=True))
+    if options.teleop != 'none':
+        if options.teleop not in profile.teleop.methods:
+            raise UsageError(f'teleop:={options.teleop} is not a way to teleoperate '
+                             f'{profile.name}; its profile has: '
+                             f'{", ".join(("none", *profile.teleop.methods))}')
+        nodes.append(NodeSpec('mivla_teleop', options.teleop, options.teleop, space,
+                              StopOrder.SOURCE, source, (), environment, respawn=True))
+    if options.record:
+        folder = str(Path(options.bags).expanduser().absolute())
+        nodes.append(NodeSpec('mivla_teleop', 'recorder', 'recorder', space, StopOrder.RECORDER,
+                              {**robot, 'root': folder, 'sim': options.sim}, (), environment,
+                              respawn=True, stop_timeout=15.0))
+    return nodes
+
+
+def _world(options: StackOptions, profile: RobotProfile, robot: Mapping[str, Parameter],
+           environment: Mapping[str, str]) -> NodeSpec:
+    """Return the simulated world; its death is the end, since the arm's state goes with it."""
+    return NodeSpec('mivla_drivers', 'world', 'world', f'/{profile.name}', StopOrder.WORLD,
+                    {**robot, 'task': options.task, 'seed': options.seed, 'level': options.level,
+                     'disturbance_sigma': options.disturbance, 'disturbance_seed': options.seed,
+                     'interface': LOOPBACK_CAN, 'channel': profile.name,
+                     'realtime': options.realtime}, (), environment, essential=True)
+
+
+def _cameras(options: StackOptions, profile: RobotProfile, robot: Mapping[str, Parameter],
+             environment: Mapping[str, str]) -> NodeSpec:
+    rendering = {'MUJOCO_GL': 'egl'} if options.sim else {}
+    return NodeSpec('mivla_drivers', 'cameras', 'cameras', f'/{profile.name}', StopOrder.CAMERAS,
+                    {**robot, 'source': 'sim' if options.sim else '',
+                     'width': options.camera_width, 'height': options.camera_height,
+                     'fps': options.camera_fps}, (), {**environment, **rendering}, respawn=True)
+
+
+def _driver(options: StackOptions, profile: RobotProfile, robot: Mapping[str, Parameter],
+            environment: Mapping[str, str]) -> NodeSpec:
+    """
+    Return the driver: a respawned one comes back holding, never enabled.
+
+    Simulated, its bus is the loopback one that the emulated device sits on; driver and world
+    start at the same instant, so the driver is given time to find its arm.
+    """
+    bus: dict[str, Parameter] = {'interface': '', 'channel': '', 'connect_timeout': 2.0}
+    if options.sim:
+        bus = {'interface': LOOPBACK_CAN, 'channel': profile.name, 'connect_timeout': 20.0}
+    return NodeSpec('mivla_drivers', 'driver', 'driver', f'/{profile.name}', StopOrder.DRIVER,
+                    {**robot, **bus, 'realtime': options.realtime}, (), environment,
+                    respawn=True, essential=True, stop_timeout=8.0)
+
+
+def _environment(options: StackOptions) -> dict[str, str]:
+    """Variables of every node."""
+    found = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+             # One thread each: two numerical libraries that spin up a pool beside a 200 Hz loop
+             # thrash on a small machine.
+             'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+    if options.domain:
+        if not options.domain.isdecimal() or int(options.domain) > 101:
+            raise UsageError(f'domain:={options.domain} is not valid; use 0 to 101')
+        found['ROS_DOMAIN_ID'] = str(int(options.domain))
+    if options.peers:
+        found['ROS_STATIC_PEERS'] = ';'.join(options.peers)
+    return found
+
+
+def _image_environment() -> dict[str, str]:
+    path = str(config_dir() / 'fastdds.xml')
+    # Fast DDS 2 (Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
+    return {'FASTRTPS_DEFAULT_PROFILES_FILE': path, 'FASTDDS_DEFAULT_PROFILES_FILE': path}
+
+
+def _check(options: StackOptions) -> None:
+    for argument in ARGUMENTS:
+        if argument.choices and argument.kind == 'text':
+            argument.parse(getattr(options, argument.name))
+    if options.role == 'policy' and not options.policy:
+        raise UsageError('role:=policy needs policy:=, a checkpoint folder or plug-in')
+    if options.policy and options.role != 'policy' and not options.cameras:
+        raise UsageError('policy:= needs the pictures of the robot; leave cameras:=true')
+
+
+def load_robot(text: str) -> RobotProfile:
+    """Load a profile by name or path; an unknown name raises UsageError with the valid ones."""
+    if os.sep not in text and not text.endswith(('.yaml', '.yml')):
+        known = available_profiles()
+        if text not in known:
+            raise UsageError(f'unknown robot {text!r}; valid: {", ".join(sorted(known))}, or the '
+                             'path of a profile')
+    return load_profile(text)
+
+
+def _reference(text: str) -> str:
+    """Return what a node needs to load the same profile from any working directory."""
+    if os.sep in text or text.endswith(('.yaml', '.yml')):
+        return str(Path(text).absolute())
+    return text
+
+
+def _policy(text: str) -> str:
+    """Return the absolute folder of a checkpoint; a plug-in's name stays as it is."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return str(path.absolute())
+    if path.exists() or os.sep in text or text.startswith(('.', '~')):
+        raise UsageError(f'policy:={text}: no such checkpoint folder; give the folder that holds '
+                         'config.json and model.safetensors')
+    return text
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(',') if word.strip())
+
+

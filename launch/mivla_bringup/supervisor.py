@@ -1,0 +1,290 @@
+"""
+The supervisor: starts children, watches them, and takes them down in order.
+
+Opens no port. Children die with it: on every ordinary end in stop order; when it is killed, by the
+kernel's parent-death signal and a guardian process that kills what is left.
+
+Exit codes of ``Outcome``: 0 stopped as asked; 1 a death took the stack down; 3 stopped as asked,
+but a child had to be forced or ended with an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Optional
+
+from mivla_bringup.child import Child, ChildLog, ChildSpec, StopTimes
+from mivla_bringup.respawn import Respawner, RespawnRule, describe_exit
+
+__all__ = ['ChildSpec', 'Event', 'EventKind', 'Outcome', 'Settings', 'Supervisor', 'log_folder']
+
+_GUARDIAN = Path(__file__).with_name('_guardian.py')
+_KEPT_RUNS = 20
+
+
+class EventKind(Enum):
+    """What an event is about."""
+
+    STARTED = 'started'
+    OUTPUT = 'output'            # one line of a child
+    DIED = 'died'                # unasked
+    RESPAWNING = 'respawning'
+    GAVE_UP = 'gave up'
+    STOPPING = 'stopping'        # the stack, or a child
+    STOPPED = 'stopped'          # asked
+    FORCED = 'forced'            # a child had to be terminated or killed
+    WARNING = 'warning'
+
+
+@dataclass(frozen=True)
+class Event:
+    """
+    Something the operator may want to see.
+
+    :param child: name of the child; '' for the stack.
+    """
+
+    kind: EventKind
+    child: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Settings of a supervisor.
+
+    :param tail: lines of output shown in a death report.
+    :param guardian_grace: s from the supervisor's own death to the SIGKILL of what is left.
+    """
+
+    respawn: RespawnRule = RespawnRule()
+    stop: StopTimes = StopTimes()
+    tail: int = 20
+    guardian_grace: float = 8.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    How a run ended.
+
+    :param reason: a sentence; names who died and why.
+    :param unclean: one sentence per child that did not end well when asked to.
+    """
+
+    exit_code: int
+    reason: str
+    unclean: tuple[str, ...] = ()
+
+
+class Supervisor:
+    """
+    Runs children until it is asked to stop or one of them takes the stack down.
+
+    Everything happens in the event loop's thread, which must be the main thread.
+
+    :param children: unique names; started in this order.
+    :param folder: where the log files go, one per child; None for none.
+    :param on_event: called for every event, in order; must not raise.
+    """
+
+    def __init__(self, children: Sequence[ChildSpec], *, folder: Optional[Path] = None,
+                 settings: Settings = Settings(),
+                 on_event: Callable[[Event], None] = lambda event: None) -> None:
+        names = [child.name for child in children]
+        if len(set(names)) != len(names):
+            raise ValueError(f'child names are not unique: {names}')
+        self._specs = tuple(children)
+        self._settings = settings
+        self._folder = folder
+        self._on_event = on_event
+        self._stop = asyncio.Event()
+        self._haste = asyncio.Event()
+        self._reason = ''
+        self._failed = False
+        self._unclean: list[str] = []
+        self._children: dict[str, Child] = {}
+        self._logs: dict[str, ChildLog] = {}
+        self._guardian: Optional[asyncio.subprocess.Process] = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the stack is going down."""
+        return self._stop.is_set()
+
+    def alive(self) -> tuple[str, ...]:
+        """Names of the children that run."""
+        return tuple(name for name, child in self._children.items() if child.alive)
+
+    def pid(self, name: str) -> int:
+        """Process id of a child; 0 when it does not run."""
+        child = self._children.get(name)
+        return child.pid if child is not None and child.alive else 0
+
+    def request_stop(self, reason: str) -> None:
+        """Ask for an orderly stop; asked again, hasten it, still in order."""
+        if self._stop.is_set():
+            self._haste.set()
+            self._emit(EventKind.STOPPING, '', f'{reason} again: hastening')
+            return
+        self._reason = reason
+        self._stop.set()
+
+    async def run(self) -> Outcome:
+        """Start everything, wait for the end, take everything down."""
+        minders: list[asyncio.Task[None]] = []
+        try:
+            await self._start_guardian()
+            minders = [asyncio.create_task(self._mind(spec)) for spec in self._specs]
+            everybody = asyncio.ensure_future(asyncio.wait(minders)) if minders else None
+            stop = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait({stop, everybody} if everybody else {stop},
+                               return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if not self._stop.is_set():
+                self._fail('nothing is left running')
+            if everybody is not None:
+                everybody.cancel()
+        finally:
+            self._stop.set()
+            await self._stop_all()
+            for task in minders:
+                task.cancel()
+            await asyncio.gather(*minders, return_exceptions=True)
+            await self._end_guardian()
+            for log in self._logs.values():
+                log.close()
+        code = 1 if self._failed else 3 if self._unclean else 0
+        return Outcome(code, self._reason, tuple(self._unclean))
+
+    async def _mind(self, spec: ChildSpec) -> None:
+        """Keep one child alive as its specification says."""
+        judge = Respawner(self._settings.respawn, spec.respawn)
+        while not self._stop.is_set():
+            child = Child(spec, lambda line: self._line(spec.name, line), self._settings.tail)
+            self._children[spec.name] = child
+            try:
+                await child.start()
+            except OSError as err:
+                self._fail(f'{spec.name} cannot be started: {err.strerror}')
+                return
+            self._tell_guardian(f'+{child.pid}')
+            self._emit(EventKind.STARTED, spec.name, f'pid {child.pid}')
+            code = await child.wait()
+            self._tell_guardian(f'-{child.pid}')
+            if self._stop.is_set():
+                if not child.asked:
+                    self._note(EventKind.DIED, spec.name, f'{spec.name} ended before it was asked '
+                               f'to: {describe_exit(code)}')
+                return
+            now = time.monotonic()
+            delay = judge.died(code, child.started, now)
+            how = f'{describe_exit(code)} after {now - child.started:.1f} s'
+            self._emit(EventKind.DIED, spec.name, how)
+            if delay is None:
+                self._bury(spec, child, how, judge)
+                return
+            self._emit(EventKind.RESPAWNING, spec.name, f'again in {delay:g} s')
+            try:
+                await asyncio.wait_for(self._stop.wait(), delay)
+            except asyncio.TimeoutError:
+                continue
+
+    def _bury(self, spec: ChildSpec, child: Child, how: str, judge: Respawner) -> None:
+        """Decide what the final death of a child means for the stack."""
+        if spec.essential or judge.refused:
+            said = [line for line in child.tail if line.strip()]
+            tail = ''.join(f'\n    {line}' for line in said) or ' (it said nothing)'
+            verb = 'did not start' if judge.refused else 'died'
+            self._fail(f'{spec.name} {verb}: {how}; its last lines:{tail}')
+        else:
+            self._emit(EventKind.GAVE_UP, spec.name, f'{how}; the rest of the stack goes on')
+
+    def _fail(self, reason: str) -> None:
+        if not self._stop.is_set():
+            self._failed = True
+            self._reason = reason
+            self._stop.set()
+
+    async def _stop_all(self) -> None:
+        """Stop the children, stage by stage."""
+        self._emit(EventKind.STOPPING, '', self._reason)
+        for order in sorted({spec.stop_order for spec in self._specs}):
+            stage = [self._children[spec.name] for spec in self._specs
+                     if spec.stop_order == order and spec.name in self._children]
+            await asyncio.gather(*(self._stop_one(child) for child in stage))
+
+    async def _stop_one(self, child: Child) -> None:
+        name = child.spec.name
+        forced = await child.stop(self._settings.stop, self._haste)
+        if not child.asked:
+            return    # it was dead already
+        if forced is not None:
+            self._note(EventKind.FORCED, name, forced)
+        elif child.returncode not in (0, -signal.SIGINT):
+            # Death by SIGINT itself: it had not come far enough to handle it.
+            self._note(EventKind.STOPPED, name, f'{name} stopped with an error: '
+                       f'{describe_exit(child.returncode or 0)}')
+        else:
+            self._emit(EventKind.STOPPED, name, '')
+
+    def _note(self, kind: EventKind, name: str, text: str) -> None:
+        """Report something that makes the stop unclean."""
+        self._unclean.append(text)
+        self._emit(kind, name, text)
+
+    def _line(self, name: str, line: str) -> None:
+        if self._folder is not None:
+            if name not in self._logs:
+                path = self._folder / f'{name.replace("/", "_")}.log'
+                self._logs[name] = ChildLog(
+                    path, lambda text: self._emit(EventKind.WARNING, name, text))
+            self._logs[name].write(line)
+        self._emit(EventKind.OUTPUT, name, line)
+
+    def _emit(self, kind: EventKind, child: str, text: str) -> None:
+        self._on_event(Event(kind, child, text))
+
+    async def _start_guardian(self) -> None:
+        self._guardian = await asyncio.create_subprocess_exec(
+            sys.executable, '-I', '-S', str(_GUARDIAN), str(self._settings.guardian_grace),
+            stdin=asyncio.subprocess.PIPE, start_new_session=True)
+
+    def _tell_guardian(self, line: str) -> None:
+        guardian = self._guardian
+        if guardian is None or guardian.stdin is None or guardian.returncode is not None:
+            self._emit(EventKind.WARNING, '', 'the guardian process is gone; should this process '
+                       'be killed, a hung node could outlive it')
+            return
+        guardian.stdin.write(f'{line}\n'.encode())
+
+    async def _end_guardian(self) -> None:
+        if self._guardian is not None and self._guardian.stdin is not None:
+            self._guardian.stdin.close()
+            await self._guardian.wait()
+
+
+def log_folder(environment: dict[str, str], now: time.struct_time) -> Path:
+    """
+    Return the log folder of a new run: $MIVLA_LOG_DIR or ~/.ros/mivla, then date, time and pid.
+
+    Old runs beyond the newest twenty are removed; a folder that cannot be removed stays.
+    """
+    root = Path(environment.get('MIVLA_LOG_DIR') or Path.home() / '.ros' / 'mivla')
+    if root.is_dir():
+        runs = sorted(path for path in root.glob('20??????-??????-*') if path.is_dir())
+        for old in runs[:max(0, len(runs) - _KEPT_RUNS + 1)]:
+            for path in old.glob('*.log*'):
+                path.unlink(missing_ok=True)
+            if not any(old.iterdir()):
+                old.rmdir()
+    return root / f'{time.strftime("%Y%m%d-%H%M%S", now)}-{os.getpid()}'

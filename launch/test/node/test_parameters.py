@@ -1,0 +1,45 @@
+"""
+Every parameter that the stack passes is one that the node declares, with the same type.
+
+ROS drops an override of an undeclared parameter without a word, so a misspelt one would go unseen.
+"""
+
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('mivla_msgs')
+
+from mivla_bringup.stack import MODULES, NodeSpec, StackOptions, build  # noqa: E402
+
+STACK = build(StackOptions(sim=True, policy='plugin', teleop='expert', record=True,
+                           realtime=False))
+
+
+def declared(module: Any) -> dict[str, Any]:
+    """Return name and default of every parameter of a node module's ``...Params`` dataclass."""
+    tables = [value for name, value in vars(module).items()
+              if name.endswith('Params') and is_dataclass(value)]
+    assert len(tables) == 1, f'{module.__name__} has {len(tables)} parameter tables'
+    return {spec.name: spec.default for spec in fields(tables[0])}
+
+
+def test_the_stack_has_every_executable() -> None:
+    assert {(node.package, node.executable) for node in STACK.nodes} == set(MODULES)
+
+
+@pytest.mark.parametrize('spec', STACK.nodes, ids=lambda spec: spec.name)
+def test_parameters_are_declared_by_the_node(spec: NodeSpec) -> None:
+    table = declared(import_module(spec.module))
+    unknown = set(spec.parameters) - set(table)
+    assert not unknown, f'{spec.module} does not declare {sorted(unknown)}'
+    for name, value in spec.parameters.items():
+        assert type(value) is type(table[name]), f'{spec.module}: {name}'
+
+
+@pytest.mark.parametrize('spec', STACK.nodes, ids=lambda spec: spec.name)
+def test_every_module_has_a_main(spec: NodeSpec) -> None:
+    assert callable(import_module(spec.module).main)

@@ -1,0 +1,240 @@
+"""The stack description: arguments, nodes, errors."""
+
+import itertools
+from dataclasses import fields
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from mivla_bringup.arguments import ARGUMENTS, parse, split_assignments
+from mivla_bringup.errors import UsageError
+from mivla_bringup.process import child_of, command, parameter_text
+from mivla_bringup.stack import (
+    LOOPBACK_CAN,
+    MODULES,
+    NodeSpec,
+    Stack,
+    StackOptions,
+    StopOrder,
+    build,
+)
+from mivla_core.errors import ProfileError
+from mivla_core.profile import available_profiles, config_dir, load_profile
+
+ROBOTS = sorted(available_profiles())
+PICTURES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+
+
+def stack_of(**texts: str) -> Stack:
+    return build(StackOptions.parse(texts))
+
+
+def by_name(stack: Stack) -> dict[str, NodeSpec]:
+    return {node.full_name: node for node in stack.nodes}
+
+
+def test_options_and_table_have_the_same_names_and_defaults() -> None:
+    names = {'robots' if argument.name == 'robot' else argument.name for argument in ARGUMENTS}
+    assert names == {spec.name for spec in fields(StackOptions)}
+    assert StackOptions.parse({}) == StackOptions()
+
+
+def test_every_argument_is_described_and_its_default_is_valid() -> None:
+    for argument in ARGUMENTS:
+        assert len(argument.description) > 15, argument.name
+        argument.parse(argument.default)
+
+
+@pytest.mark.parametrize('robot', ROBOTS)
+@pytest.mark.parametrize(('sim', 'policy', 'teleop', 'record', 'role'), [
+    case for case in itertools.product(
+        ('true', 'false'), ('', 'plugin'), ('none', 'expert'), ('true', 'false'),
+        ('all', 'robot', 'policy'))
+    if case[1] or case[4] != 'policy'])
+def test_every_robot_gives_a_valid_stack(robot: str, sim: str, policy: str, teleop: str,
+                                         record: str, role: str) -> None:
+    if teleop not in ('none', *load_profile(robot).teleop.methods):
+        pytest.skip('this robot has no such teleop')
+    stack = stack_of(robot=robot, sim=sim, policy=policy, teleop=teleop, record=record, role=role)
+    nodes = by_name(stack)
+    assert len(nodes) == len(stack.nodes), 'full names are unique'
+    on_robot = role != 'policy'
+    expected = {f'/{robot}/driver': on_robot, f'/{robot}/cameras': on_robot,
+                f'/{robot}/world': on_robot and sim == 'true',
+                f'/{robot}/policy_runner': on_robot and bool(policy),
+                f'/{robot}/expert': on_robot and teleop == 'expert',
+                f'/{robot}/recorder': on_robot and record == 'true',
+                '/policy_server': role != 'robot' and bool(policy)}
+    assert set(nodes) == {name for name, wanted in expected.items() if wanted}
+    for node in stack.nodes:
+        assert (node.package, node.executable) in MODULES
+        assert node.environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+        assert node.environment['OMP_NUM_THREADS'] == '1'
+        assert node.environment.items() >= stack.environment.items()
+
+
+def test_large_segments_only_where_pictures_are_published() -> None:
+    nodes = by_name(stack_of(sim='true', policy='plugin', teleop='expert', record='true'))
+    pictures = {name for name, node in nodes.items() if PICTURES[0] in node.environment}
+    assert pictures == {'/piper/cameras', '/piper/policy_runner'}
+    for name in pictures:
+        assert {nodes[name].environment[key] for key in PICTURES} == {
+            str(config_dir() / 'fastdds.xml')}
+
+
+def test_the_fast_dds_profile_has_one_default_participant_with_both_transports() -> None:
+    root = ElementTree.parse(config_dir() / 'fastdds.xml').getroot()
+    space = {'d': 'http://www.eprosima.com'}
+    sizes = {d.findtext('d:transport_id', None, space): d.findtext('d:segment_size', None, space)
+             for d in root.iter(f'{{{space["d"]}}}transport_descriptor')}
+    assert sizes == {'mivla_shm': str(16 << 20), 'mivla_udp': None}
+    participant, = root.iter(f'{{{space["d"]}}}participant')
+    assert participant.get('is_default_profile') == 'true'
+    used = participant.findall('.//d:userTransports/d:transport_id', space)
+    assert {element.text for element in used} == set(sizes)
+    assert participant.findtext('.//d:useBuiltinTransports', None, space) == 'false'
+
+
+def test_sim_puts_driver_and_world_on_the_same_loopback_bus() -> None:
+    nodes = by_name(stack_of(sim='true'))
+    bus = {'interface': LOOPBACK_CAN, 'channel': 'piper'}
+    assert nodes['/piper/driver'].parameters.items() >= bus.items()
+    assert nodes['/piper/world'].parameters.items() >= bus.items()
+    assert nodes['/piper/cameras'].parameters['source'] == 'sim'
+
+
+def test_without_sim_the_profile_names_bus_and_cameras() -> None:
+    nodes = by_name(stack_of())
+    assert nodes['/piper/driver'].parameters['interface'] == ''
+    assert nodes['/piper/cameras'].parameters['source'] == ''
+
+
+def test_stop_order_is_sources_server_recorder_cameras_driver_world() -> None:
+    stack = stack_of(sim='true', policy='plugin', teleop='expert', record='true')
+    order = sorted(stack.nodes, key=lambda node: node.stop_order)
+    names = [node.name for node in order]
+    assert set(names[:2]) == {'expert', 'policy_runner'}
+    assert names[2:] == ['policy_server', 'recorder', 'cameras', 'driver', 'world']
+    assert order[-2].stop_order == StopOrder.DRIVER
+
+
+def test_driver_and_world_are_essential_and_the_world_is_not_respawned() -> None:
+    nodes = by_name(stack_of(sim='true', policy='plugin', teleop='expert', record='true'))
+    assert {name for name, node in nodes.items() if node.essential} == {
+        '/piper/driver', '/piper/world'}
+    assert {name for name, node in nodes.items() if not node.respawn} == {'/piper/world'}
+
+
+def test_several_robots_share_nothing_but_the_policy_server(tmp_path: Path) -> None:
+    text = load_profile('piper').text.replace('name: piper', 'name: second', 1)
+    second = tmp_path / 'second.yaml'
+    second.write_text(text)
+    stack = stack_of(robot=f'piper,{second}', sim='true', policy='plugin')
+    assert stack.robots == ('piper', 'second')
+    nodes = by_name(stack)
+    assert nodes['/second/driver'].parameters['channel'] == 'second'
+    assert nodes['/second/driver'].parameters['robot'] == str(second)
+    assert [name for name in nodes if name.endswith('server')] == ['/policy_server']
+
+
+def test_paths_are_absolute_because_nodes_may_run_elsewhere(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'checkpoint').mkdir()
+    (tmp_path / 'mine.yaml').write_text(load_profile('piper').text)
+    monkeypatch.chdir(tmp_path)
+    nodes = by_name(stack_of(robot='mine.yaml', policy='checkpoint', record='true', bags='b'))
+    assert nodes['/piper/driver'].parameters['robot'] == str(tmp_path / 'mine.yaml')
+    assert nodes['/policy_server'].parameters['policy'] == str(tmp_path / 'checkpoint')
+    assert nodes['/piper/recorder'].parameters['root'] == str(tmp_path / 'b')
+
+
+def test_domain_and_peers_reach_every_node() -> None:
+    for node in stack_of(sim='true', domain='7', peers='gpu-host, 10.0.0.2').nodes:
+        assert node.environment['ROS_DOMAIN_ID'] == '7'
+        assert node.environment['ROS_STATIC_PEERS'] == 'gpu-host;10.0.0.2'
+
+
+@pytest.mark.parametrize(('texts', 'message'), [
+    ({'robot': 'pipper'}, r"unknown robot 'pipper'; valid: .*piper"),
+    ({'robot': ''}, 'robot:= is empty; valid: .*piper'),
+    ({'robot': 'piper,piper'}, 'names a robot twice'),
+    ({'sm': 'true'}, r"unknown argument 'sm' \(did you mean sim\?\); valid: robot, sim"),
+    ({'sim': 'yes'}, 'sim:=yes is not valid; use one of: true, false'),
+    ({'teleop': 'pedal'}, 'use one of: none, expert'),
+    ({'level': 'medium'}, 'use one of: easy, hard'),
+    ({'seed': 'x'}, 'seed:=x is not a number'),
+    ({'seed': '-1'}, 'outside 0 to'),
+    ({'camera_fps': 'nan'}, 'outside'),
+    ({'policy': './none'}, 'no such checkpoint folder'),
+    ({'role': 'policy'}, 'role:=policy needs policy:='),
+    ({'policy': 'plugin', 'cameras': 'false'}, 'needs the pictures'),
+    ({'domain': '102'}, 'use 0 to 101'),
+    ({'domain': 'x'}, 'use 0 to 101'),
+])
+def test_bad_arguments_are_refused_with_what_would_be_valid(texts: dict[str, str],
+                                                            message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        stack_of(**texts)
+    assert '\n' not in str(caught.value)
+
+
+def test_options_made_in_code_are_checked_as_well() -> None:
+    with pytest.raises(UsageError, match='use one of: all, robot, policy'):
+        build(StackOptions(role='both'))
+
+
+def test_a_teleop_that_the_robot_lacks_is_refused(tmp_path: Path) -> None:
+    profile = yaml.safe_load(load_profile('piper').text)
+    profile['teleop'] = {'methods': []}
+    path = tmp_path / 'bare.yaml'
+    path.write_text(yaml.safe_dump(profile))
+    with pytest.raises(UsageError, match='not a way to teleoperate piper; its profile has: none'):
+        stack_of(robot=str(path), teleop='expert')
+
+
+def test_a_broken_profile_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / 'odd.yaml'
+    path.write_text(load_profile('piper').text + 'colour: red\n')
+    with pytest.raises(ProfileError, match=r'odd\.yaml.*unknown key colour'):
+        stack_of(robot=str(path))
+
+
+def test_assignments() -> None:
+    assert split_assignments(['robot:=piper', 'instruction:=a:=b', 'policy:=']) == {
+        'robot': 'piper', 'instruction': 'a:=b', 'policy': ''}
+    with pytest.raises(UsageError, match='not of the form name:=value'):
+        split_assignments(['robot=piper'])
+    with pytest.raises(UsageError, match='given twice'):
+        split_assignments(['sim:=true', 'sim:=false'])
+
+
+def test_bools_are_read_as_launch_users_write_them() -> None:
+    assert parse({'sim': 'True'})['sim'] is True
+
+
+@pytest.mark.parametrize('value', [
+    True, False, 7, -7, 0.0, 30.0, 1e-9, 1e22, 'text', '', 'true', '7', '3.5', 'null', '~', "it's",
+    'a "b" c', 'back\\slash', 'key: value', '# no comment', '[1, 2]', 'ä ö', 'tab\tnewline\n'])
+def test_parameters_keep_value_and_type_through_yaml(value: object) -> None:
+    back = yaml.safe_load(parameter_text(value))  # type: ignore[arg-type]
+    assert back == value or float(back) == value    # PyYAML reads 1e22 as text, rcl as a number
+    assert type(back) is type(value) or isinstance(value, float)
+
+
+def test_the_command_line_carries_name_namespace_and_parameters() -> None:
+    spec = NodeSpec('mivla_drivers', 'driver', 'driver', '/piper', StopOrder.DRIVER,
+                    {'robot': 'piper', 'realtime': True}, (('/tf', 'tf'),))
+    words = command(spec)
+    assert words[1:4] == ['-m', 'mivla_drivers.ros.driver_node', '--ros-args']
+    assert words[4:] == ['-r', '__node:=driver', '-r', '__ns:=/piper', '-r', '/tf:=tf',
+                         '-p', 'robot:="piper"', '-p', 'realtime:=true']
+
+
+def test_a_child_inherits_the_environment_and_its_own_wins() -> None:
+    spec = by_name(stack_of(sim='true', domain='7'))['/piper/driver']
+    child = child_of(spec, {'LD_LIBRARY_PATH': '/x', 'ROS_DOMAIN_ID': '1'})
+    assert child.name == 'piper/driver'
+    assert child.environment['LD_LIBRARY_PATH'] == '/x'
+    assert child.environment['ROS_DOMAIN_ID'] == '7'
+    assert child.environment['PYTHONUNBUFFERED'] == '1'

@@ -1,0 +1,1 @@
+"""Hardware backends; each implements ``mivla_drivers.core.port.ArmBackend``."""

@@ -1,0 +1,1 @@
+"""Cameras of a rig: sources behind one protocol, the threads that read them, their health."""

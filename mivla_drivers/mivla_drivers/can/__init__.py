@@ -1,0 +1,1 @@
+"""CAN transports of this suite."""

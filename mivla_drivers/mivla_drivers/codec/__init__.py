@@ -1,0 +1,1 @@
+"""Wire codecs: bytes to SI units and back, without any bus."""

@@ -1,0 +1,1 @@
+"""Decisions of the driver: no ROS, no bus, no clock."""

@@ -1,0 +1,509 @@
+"""
+One control tick of a driver: select, guard, hardware.
+
+``Controller.tick`` is called by one thread at the control rate, or by a lockstep simulation;
+everything else may be called from any thread. There is no clock in here: every instant comes in.
+The states and what each event does stand in ``machine`` and docs/design/0001-driver-states.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from mivla_core.profile import RobotProfile
+from mivla_core.timing import NowNs, StampNs, to_ns
+from mivla_drivers.core.guard import Guard
+from mivla_drivers.core.health import Health
+from mivla_drivers.core.homing import JointPath
+from mivla_drivers.core.machine import Behaviour, Event, Mode, State, step
+from mivla_drivers.core.port import ArmBackend, Measurement
+from mivla_drivers.core.requests import Ask, Request
+from mivla_drivers.core.select import Inbox
+from mivla_drivers.core.setpoint import AppliedSetpoint, Command, Source, Target, Window
+from mivla_drivers.core.verdicts import Refusal, Verdict, Verdicts
+from mivla_drivers.errors import DriverError
+
+__all__ = ['Controller', 'GuardReport', 'TickResult']
+
+# A longer interval than this many periods is a stall: the device has been standing still.
+STALL_PERIODS = 4
+_SOURCE_OF = {Mode.TELEOP: Source.TELEOP, Mode.POLICY: Source.POLICY}
+_MOVED = frozenset({Verdict.PASSED, Verdict.RAMPING, Verdict.LIMITED_POSITION,
+                    Verdict.LIMITED_VELOCITY, Verdict.LIMITED_ACCELERATION})
+
+
+@dataclass(frozen=True)
+class TickResult:
+    """
+    What one tick did.
+
+    :param setpoint: what was sent; None while nothing is sent.
+    :param measurement: the newest measurement; None when the bus never gave one.
+    :param verdict: what the guard did with the source's target; None without a source.
+    :param detail: a sentence for the operator; '' when all is well.
+    """
+
+    stamp: StampNs
+    state: State
+    mode: Mode
+    setpoint: AppliedSetpoint | None
+    measurement: Measurement | None
+    verdict: Verdict | None
+    braking: bool
+    ramping: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class GuardReport:
+    """
+    What the guard has done since the controller was made.
+
+    :param counts: by kind.
+    :param last: the newest refusal or limit, '' before the first; ``reason`` has its values.
+    :param changes: rises whenever the newest kind changes.
+    :param command_age: seconds since the last admitted command; NaN without one.
+    :param distance: (J,) applied minus target [rad, m]; () without a target.
+    """
+
+    counts: dict[str, int]
+    last: str
+    reason: str
+    changes: int
+    command_age: float
+    distance: tuple[float, ...]
+
+
+class Controller:
+    """
+    A driver without ROS: states, select, guard and backend.
+
+    :param backend: connected; used by the thread that calls ``tick`` and by no other.
+    :raises ProfileError: the profile's home or rest pose lies outside its own envelope.
+    """
+
+    def __init__(self, profile: RobotProfile, backend: ArmBackend) -> None:
+        self._profile = profile
+        self._backend = backend
+        self._guard = Guard(profile)
+        self._health = Health(profile)
+        self._period_ns = to_ns(1.0 / profile.rates.control)
+        self._inboxes = {source: Inbox(profile, source, self._period_ns)
+                         for source in _SOURCE_OF.values()}
+        self._window = Window(before=to_ns(profile.guard.future_tolerance),
+                              after=round(profile.guard.extrapolation_periods * self._period_ns))
+        self._ride_ns = to_ns(profile.ride_through)
+        self._latch_ns = to_ns(profile.guard.latch)
+        self._enable_ns = to_ns(profile.guard.enable_timeout)
+        self._requests: deque[Request] = deque()
+        self._stops: deque[tuple[Event, str]] = deque()
+        self._verdicts = Verdicts()
+        self._state, self._mode = State.DISABLED, Mode.IDLE
+        self._detail = ''
+        self._measurement: Measurement | None = None
+        self._last_now: NowNs | None = None
+        self._started = False
+        self._enabling: tuple[Request, NowNs] | None = None
+        self._homing: JointPath | None = None
+        self._home_wanted = False
+        self._gap = False                          # the ride-through of this gap was counted
+        self._retry_at: NowNs | None = None        # after an unsafe target: when to look again
+        self._target: Target | None = None         # what the last tick followed or refused
+        self._goal: tuple[float, ...] = ()
+        self._sequence = 0
+
+    @property
+    def state(self) -> State:
+        """The driver's state."""
+        return self._state
+
+    @property
+    def mode(self) -> Mode:
+        """The mode, which names the one source."""
+        return self._mode
+
+    @property
+    def detail(self) -> str:
+        """A sentence for the operator; '' when all is well."""
+        return self._detail
+
+    @property
+    def standing(self) -> bool:
+        """Whether the last applied set-point is at rest, or nothing is sent."""
+        return not self._guard.placed or self._guard.standing
+
+    # Inputs: from any thread ---------------------------------------------------------------
+
+    def submit(self, command: Command, now: NowNs, stamp: StampNs) -> Refusal | None:
+        """
+        Hand in a command; one thread per source.
+
+        :param now: monotonic instant of its reception.
+        :param stamp: ROS time of its reception.
+        :returns: None when it was admitted, else why not.
+        """
+        inbox = self._inboxes.get(command.source)
+        if inbox is None:
+            self._verdicts.report(Refusal.WRONG_SOURCE.value,
+                                  f'{command.source.name} is no command source', int(now))
+            return Refusal.WRONG_SOURCE
+        return inbox.admit(command, now, stamp,
+                           _SOURCE_OF.get(self._mode) is command.source)
+
+    def request_stop(self, reason: str) -> None:
+        """Brake and hold from the next tick on, latched."""
+        self._stops.append((Event.STOP, f'stopped: {reason}'))
+
+    def request_deactivate(self) -> None:
+        """Brake and hold because the node goes down; the arm stays powered."""
+        self._stops.append((Event.DEACTIVATE, 'stopped: the driver was deactivated'))
+
+    def enable(self) -> Request:
+        """Ask for torque; answered when the device confirms it, or does not in time."""
+        return self._ask(Request(Ask.ENABLE))
+
+    def disable(self, force: bool = False) -> Request:
+        """Ask for torque to go off: in the rest pose, or by force, and then the arm falls."""
+        return self._ask(Request(Ask.DISABLE, force=force))
+
+    def reset(self) -> Request:
+        """Resume after STOPPED or FAULT: to HOLDING, mode idle."""
+        return self._ask(Request(Ask.RESET))
+
+    def home(self) -> Request:
+        """Ask for the motion to the home pose; answered when it begins."""
+        return self._ask(Request(Ask.HOME))
+
+    def set_mode(self, mode: Mode) -> Request:
+        """Name the one source that may command."""
+        return self._ask(Request(Ask.MODE, mode=mode))
+
+    def _ask(self, request: Request) -> Request:
+        self._requests.append(request)
+        return request
+
+    def report(self, now: NowNs) -> GuardReport:
+        """Return what the guard has done so far."""
+        parts = [self._verdicts, *(inbox.verdicts for inbox in self._inboxes.values())]
+        newest = max(parts, key=lambda part: part.at)
+        target, goal = self._target, self._goal
+        age = float('nan') if target is None else (now - target.received) * 1e-9
+        distance = tuple(a - b for a, b in zip(self._guard.position, goal))
+        return GuardReport(Verdicts.merged(parts), newest.last, newest.reason,
+                           sum(part.changes for part in parts), age, distance)
+
+    # The tick: one thread -------------------------------------------------------------------
+
+    def tick(self, now: NowNs, stamp: StampNs) -> TickResult:
+        """
+        Read, decide, write.
+
+        :param now: scheduled monotonic instant of this tick; not before the last one.
+        :param stamp: the same instant in ROS time.
+        """
+        dt = self._interval(now)
+        self._observe(now)
+        while self._stops:
+            event, why = self._stops.popleft()
+            self._fire(event, why)
+        while self._requests:
+            self._serve(self._requests.popleft(), now)
+        verdict, source = self._move(now, stamp, dt)
+        setpoint = self._send(now, stamp, source)
+        return TickResult(stamp, self._state, self._mode, setpoint, self._measurement, verdict,
+                          not self.standing and self._state is not State.MOVING,
+                          self._state is State.MOVING and self._guard.ramping,
+                          self._detail)
+
+    def _interval(self, now: NowNs) -> float:
+        """Return the time since the last set-point [s]; a stalled loop starts from rest."""
+        last, self._last_now = self._last_now, now
+        if last is None:
+            return self._period_ns * 1e-9
+        interval_ns = now - last
+        if interval_ns > STALL_PERIODS * self._period_ns:
+            self._verdicts.report(Verdict.STALL.value,
+                                  f'the control loop stood for {interval_ns / 1e6:.1f} ms',
+                                  int(now))
+            if self._guard.placed:
+                self._guard.stall()
+            return self._period_ns * 1e-9
+        return max(interval_ns, self._period_ns // 10) * 1e-9
+
+    def _observe(self, now: NowNs) -> None:
+        """Read the device and turn what is wrong with it into events."""
+        try:
+            self._measurement = self._backend.read(now)
+        except DriverError as err:
+            self._health.bus_failed(str(err))
+        measurement = self._measurement
+        if measurement is not None and not self._started:
+            self._started = True
+            if measurement.powered and self._backend.holds_when_silent:
+                self._detail = 'the arm is under power and holds by itself; enable takes it over'
+            elif measurement.powered:
+                self._fire(Event.START_POWERED, '')
+        applied = self._guard.position if self._guard.placed else None
+        for event, why in self._health.check(measurement, applied, self._state, now):
+            self._fire(event, why)
+
+    def _fire(self, event: Event, why: str) -> Behaviour:
+        """Take the transition of the table and do what it says."""
+        before = self._state
+        self._state, behaviour = step(before, event)
+        if behaviour in (Behaviour.KEEP, Behaviour.REFUSE):
+            return behaviour
+        if self._state not in (State.HOLDING, State.MOVING):
+            self._mode = Mode.IDLE
+            self._target, self._goal = None, ()
+        if behaviour is not Behaviour.FOLLOW:
+            self._homing, self._home_wanted = None, behaviour is Behaviour.HOME
+        if behaviour is Behaviour.HOLD_MEASURED:
+            assert self._measurement is not None
+            self._guard.place([float(value) for value in self._measurement.position])
+        elif behaviour in (Behaviour.SILENCE, Behaviour.TORQUE_OFF):
+            self._guard.remove()
+        if behaviour in (Behaviour.CANCEL, Behaviour.SILENCE, Behaviour.TORQUE_OFF):
+            self._give_up_enabling(why or 'withdrawn')
+        if behaviour in (Behaviour.BRAKE, Behaviour.SILENCE):
+            self._guard.rejoin()
+        if why or self._state is not before:
+            self._detail = why
+        return behaviour
+
+    # Requests -------------------------------------------------------------------------------
+
+    def _serve(self, request: Request, now: NowNs) -> None:
+        """Answer one request, or take it up."""
+        serve = {Ask.ENABLE: self._serve_enable, Ask.DISABLE: self._serve_disable,
+                 Ask.RESET: self._serve_reset, Ask.HOME: self._serve_home,
+                 Ask.MODE: self._serve_mode}[request.ask]
+        serve(request, now)
+
+    def _serve_enable(self, request: Request, now: NowNs) -> None:
+        if self._state is State.DISABLED:
+            outside = self._health.start_refused(self._measurement)
+            if self._enabling is not None or outside:
+                request.answer(False, outside or 'already enabling')
+                return
+        if self._fire(Event.ENABLE, '') is Behaviour.TORQUE_ON:
+            self._enabling = (request, NowNs(now + self._enable_ns))
+        else:
+            request.answer(False, self._refusal('enable', 'only a DISABLED arm is enabled'))
+
+    def _serve_disable(self, request: Request, now: NowNs) -> None:
+        at_rest = self.standing and self._health.at_rest(self._measurement)
+        event = (Event.DISABLE_FORCED if request.force else
+                 Event.DISABLE_AT_REST if at_rest else Event.DISABLE_ELSEWHERE)
+        if self._fire(event, '') is not Behaviour.TORQUE_OFF:
+            request.answer(False, self._refusal(
+                'disable', 'the arm is not at rest in its rest pose and would fall; '
+                'bring it there, or force it'))
+            return
+        faulty = self._measurement is not None and bool(self._measurement.faults)
+        try:
+            if faulty:
+                self._backend.reset_device()
+            else:
+                self._backend.disable()
+        except DriverError as err:
+            self._health.bus_failed(str(err))
+            request.answer(False, f'disable: {err}')
+            return
+        message = 'torque is off and the device was reset' if faulty else 'torque is off'
+        request.answer(True, message if at_rest else f'{message}: the arm falls')
+
+    def _serve_reset(self, request: Request, now: NowNs) -> None:
+        if self._state in (State.STOPPED, State.FAULT) and self._health.bus_down:
+            try:
+                # Takes up to two seconds; nothing moves meanwhile, the set-point is at rest.
+                self._backend.reconnect(now)
+                self._measurement = self._backend.read(now)
+                self._health.reconnected()
+            except DriverError as err:
+                self._health.bus_failed(str(err))
+        measurement = self._measurement
+        cause = self._health.cause(now, measurement)
+        inert = (measurement is None or not measurement.powered or bool(measurement.faults)
+                 or self._health.enable_anew)
+        if cause or (measurement is not None and measurement.faults
+                     and not self._backend.holds_when_silent):
+            cause = cause or 'the device still reports faults'
+            event = Event.RESET_BLOCKED
+        elif inert:
+            event = Event.RESET_INERT
+        else:
+            event = Event.RESET
+        behaviour = self._fire(event, '')
+        if behaviour is Behaviour.REFUSE:
+            request.answer(False, f'reset: {cause}' if cause and self._state is State.FAULT
+                           else self._refusal('reset', 'there is nothing to resume from'))
+            return
+        self._health.clear()
+        if behaviour is Behaviour.BRAKE and measurement is not None and not (
+                self._guard.placed and self._health.tracks(measurement, self._guard.position)):
+            self._guard.place([float(value) for value in measurement.position])
+        request.answer(True, 'holding, mode idle' if self._state is State.HOLDING
+                       else 'the device is not under control; enable it')
+
+    def _serve_home(self, request: Request, now: NowNs) -> None:
+        if self._fire(Event.HOME, '') is Behaviour.HOME:
+            self._mode = Mode.IDLE
+            self._target, self._goal = None, ()
+            request.answer(True, 'moving to the home pose')
+        else:
+            request.answer(False, self._refusal('home', 'enable or reset first'))
+
+    def _serve_mode(self, request: Request, now: NowNs) -> None:
+        event = Event.IDLE if request.mode is Mode.IDLE else Event.ENGAGE
+        if self._fire(event, '') is Behaviour.REFUSE:
+            request.answer(False, self._refusal('set_mode', 'enable or reset first'))
+            return
+        self._mode = request.mode
+        self._target, self._goal = None, ()
+        self._gap, self._retry_at = False, None
+        source = _SOURCE_OF.get(request.mode)
+        if source is not None:
+            self._inboxes[source].open()
+        request.answer(True, f'mode {request.mode.name.lower()}')
+
+    def _refusal(self, what: str, why: str) -> str:
+        return f'{what}: refused in {self._state.name}: {why}'
+
+    # Motion ---------------------------------------------------------------------------------
+
+    def _move(self, now: NowNs, stamp: StampNs, dt: float) -> tuple[Verdict | None, Source]:
+        """Continue the set-point by one tick."""
+        if self._state is State.DISABLED:
+            self._continue_enabling(now)
+            return None, Source.NONE
+        if not self._guard.placed:
+            return None, Source.NONE
+        if self._state in (State.HOLDING, State.MOVING):
+            if self._home_wanted or self._homing is not None:
+                return self._go_home(dt, now)
+            if self._mode is not Mode.IDLE:
+                return self._follow(now, stamp, dt)
+        self._guard.brake(dt)
+        return None, Source.NONE
+
+    def _continue_enabling(self, now: NowNs) -> None:
+        if self._enabling is None:
+            return
+        request, deadline = self._enabling
+        try:
+            confirmed = self._backend.enable(now)
+            if confirmed:
+                self._measurement = self._backend.read(now)
+        except DriverError as err:
+            self._fail_enabling(f'enable: {err}')
+            return
+        if confirmed:
+            self._enabling = None
+            self._health.clear()
+            self._fire(Event.ENABLE_CONFIRMED, '')
+            request.answer(True, 'torque is on; the arm holds where it is')
+        elif now >= deadline:
+            self._fail_enabling('enable: the device did not confirm torque in time; some joints '
+                                'may hold: try again, or disable')
+
+    def _fail_enabling(self, why: str) -> None:
+        self._fire(Event.ENABLE_FAILED, why)
+        self._detail = why
+        self._give_up_enabling(why)
+
+    def _give_up_enabling(self, why: str) -> None:
+        if self._enabling is not None:
+            request, self._enabling = self._enabling[0], None
+            request.answer(False, why)
+
+    def _go_home(self, dt: float, now: NowNs) -> tuple[Verdict | None, Source]:
+        """Brake, then follow the path to the home pose."""
+        guard = self._guard
+        if self._homing is None:
+            if not guard.standing:
+                guard.brake(dt)
+                return None, Source.OPERATOR
+            goal = [float(value) for value in self._profile.home]
+            self._homing, self._home_wanted = JointPath(guard.position, goal, guard.limits), False
+        path = self._homing
+        target, rate = path.advance(dt)
+        verdict = guard.follow(target, rate, dt)
+        self._verdicts.count(verdict.value)
+        if verdict not in _MOVED:
+            self._verdicts.note(verdict.value, guard.reason, int(now))
+            self._fire(Event.UNSAFE_TARGET, f'home was given up: {guard.reason}')
+            guard.brake(dt)
+        elif path.done and verdict is Verdict.PASSED:
+            self._fire(Event.ARRIVED, '')
+        return verdict, Source.OPERATOR
+
+    def _follow(self, now: NowNs, stamp: StampNs, dt: float) -> tuple[Verdict | None, Source]:
+        """Follow the source that the mode names, or brake."""
+        guard, source = self._guard, _SOURCE_OF[self._mode]
+        target = self._target = self._inboxes[source].latest
+        verdict = None
+        if target is not None:
+            verdict = self._try(target, now, stamp, dt)
+            self._verdicts.count(verdict.value)
+            if verdict in _MOVED:
+                return verdict, source
+        guard.brake(dt)
+        return verdict, Source.NONE
+
+    def _try(self, target: Target, now: NowNs, stamp: StampNs, dt: float) -> Verdict:
+        """Move towards ``target``, or say why the tick has to brake."""
+        guard = self._guard
+        age = now - target.received
+        if age > self._latch_ns:
+            self._fire(Event.LATCH, f'stopped: no command from {target.source.name.lower()} '
+                       f'for {age / 1e6:.0f} ms')
+            return Verdict.LATCHED
+        if age > self._ride_ns:
+            if not self._gap:
+                self._gap = True
+                self._verdicts.report(Verdict.RIDE_THROUGH.value,
+                                      f'no command for {age / 1e6:.0f} ms', int(now))
+                self._fire(Event.RIDE_THROUGH, 'waits for its source')
+            return Verdict.RIDE_THROUGH
+        self._gap = False
+        self._goal, late = target.at(stamp, self._window)
+        if late:
+            return Verdict.LATE
+        if self._retry_at is not None:
+            if now < self._retry_at or not guard.standing:
+                return Verdict.BLOCKED
+            self._retry_at = None
+        verdict = guard.follow(self._goal, target.rate, dt)
+        if verdict in _MOVED:
+            if self._state is not State.MOVING:
+                self._fire(Event.FRESH_COMMAND, '')
+            if verdict not in (Verdict.PASSED, Verdict.RAMPING):
+                self._verdicts.note(verdict.value, guard.reason, int(now))
+        elif verdict is not Verdict.BLOCKED:
+            self._verdicts.note(verdict.value, guard.reason, int(now))
+            self._retry_at = NowNs(now + self._ride_ns)
+            self._fire(Event.UNSAFE_TARGET, guard.reason)
+        return verdict
+
+    def _send(self, now: NowNs, stamp: StampNs, source: Source) -> AppliedSetpoint | None:
+        """Write the set-point to the device."""
+        guard = self._guard
+        if not guard.placed or self._state is State.DISABLED or self._health.bus_down:
+            return None
+        try:
+            self._backend.write(np.array(guard.position), now)
+        except DriverError as err:
+            self._health.write_failed(str(err))
+            if self._state is not State.FAULT:
+                self._fire(Event.BUS_FAULT, f'fault: {err}')
+            return None
+        self._sequence += 1
+        target = self._target if source in (Source.TELEOP, Source.POLICY) else None
+        if target is None:
+            return AppliedSetpoint(stamp, source, self._sequence, guard.position, guard.velocity)
+        return AppliedSetpoint(stamp, source, self._sequence, guard.position, guard.velocity,
+                               target.observation_stamp, target.chunk_id)

@@ -1,0 +1,135 @@
+"""
+From a target to a set-point that a real joint can follow.
+
+Each joint starts from its last applied set-point (position, and the velocity that led to it). A
+target within reach of its velocity and acceleration limits is met exactly; otherwise the joint
+moves towards it by a discrete time-optimal law in coordinates relative to the target's velocity:
+with n = (sqrt(1 + 8 d / (a dt^2)) - 1) / 2 remaining steps for the distance d, the relative speed
+n a dt is the largest one that still ends at rest on the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import sqrt
+
+from mivla_drivers.core.limits import JointLimits
+
+__all__ = ['Candidate', 'Limited', 'Tracker']
+
+# Slack of the comparisons below, relative and absolute: rounding must not unlock a valid stream.
+_REL = 1.0 + 1e-9
+_ABS = 1e-9
+
+
+class Limited(Enum):
+    """Why a target was not met exactly."""
+
+    POSITION = 'position'
+    VELOCITY = 'velocity'
+    ACCELERATION = 'acceleration'
+
+
+@dataclass
+class Candidate:
+    """
+    A proposal for the next set-point (J,); nothing has happened until it is committed.
+
+    :param locked: per joint, whether it is exactly on its target.
+    :param limited: why some joint is not on its target although it was before, else None.
+    :param feasible: False when no velocity keeps both to the acceleration and clear of a position
+        limit (after braking harder than the tracker may): brake on.
+    """
+
+    position: tuple[float, ...]
+    velocity: tuple[float, ...]
+    locked: tuple[bool, ...]
+    limited: Limited | None
+    feasible: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether every joint is on its target."""
+        return all(self.locked)
+
+
+class Tracker:
+    """State of the last applied set-point and the law that continues it."""
+
+    def __init__(self, limits: JointLimits) -> None:
+        self._limits = limits
+        # Velocities near a position limit must be brakeable by both the tracker and the brake.
+        self._towards_limit = tuple(min(a, d) for a, d in
+                                    zip(limits.acceleration, limits.deceleration))
+        self.position: tuple[float, ...] = (0.0,) * limits.joints
+        self.velocity: tuple[float, ...] = (0.0,) * limits.joints
+        self.locked: tuple[bool, ...] = (False,) * limits.joints
+
+    def place(self, position: Sequence[float], velocity: Sequence[float] | None = None) -> None:
+        """Set the last applied set-point; every joint loses its target."""
+        joints = self._limits.joints
+        self.position = tuple(position)
+        self.velocity = tuple(velocity) if velocity is not None else (0.0,) * joints
+        self.locked = (False,) * joints
+
+    def commit(self, candidate: Candidate) -> None:
+        """Make ``candidate`` the last applied set-point."""
+        self.position = candidate.position
+        self.velocity = candidate.velocity
+        self.locked = candidate.locked
+
+    def propose(self, target: Sequence[float], rate: Sequence[float], dt: float,
+                ramping: bool) -> Candidate:
+        """
+        Return the set-point that follows the last one towards ``target``.
+
+        :param target: position (J,) of the target at this tick [rad, m], inside the limits.
+        :param rate: velocity (J,) of the target [rad/s, m/s].
+        :param dt: seconds since the last set-point, > 0.
+        :param ramping: limit the speed relative to the target to the ramp velocity.
+        """
+        limits = self._limits
+        positions, velocities, locks = [], [], []
+        limited: Limited | None = None
+        feasible = True
+        for j in range(limits.joints):
+            q, v, goal, vt = self.position[j], self.velocity[j], target[j], rate[j]
+            top = limits.velocity[j]
+            change = limits.acceleration[j] * dt
+            brake = self._towards_limit[j]
+            reach = brake * dt
+            low = reach - sqrt(reach * reach + 2.0 * brake * max(q - limits.lower[j], 0.0))
+            high = sqrt(reach * reach + 2.0 * brake * max(limits.upper[j] - q, 0.0)) - reach
+            exact = (goal - q) / dt
+            if abs(exact) > top * _REL + _ABS:
+                why = Limited.VELOCITY
+            elif abs(exact - v) > change * _REL + _ABS:
+                why = Limited.ACCELERATION
+            elif not low * _REL - _ABS <= exact <= high * _REL + _ABS:
+                why = Limited.POSITION
+            elif self.locked[j] or abs(exact - vt) <= change * _REL + _ABS:
+                positions.append(goal)
+                velocities.append(exact)
+                locks.append(True)
+                continue
+            else:
+                why = Limited.ACCELERATION
+            if self.locked[j]:
+                limited = why
+            rest = goal - vt * dt - q
+            distance = abs(rest)
+            speed = min(0.5 * change * (sqrt(1.0 + 8.0 * distance / (change * dt)) - 1.0),
+                        distance / dt)
+            if ramping and speed > limits.ramp[j]:
+                speed = limits.ramp[j]
+            wish = vt + speed if rest > 0.0 else vt - speed
+            wish = min(max(wish, v - change), v + change)
+            wish = min(max(wish, -top, low), top, high)
+            feasible = feasible and abs(wish - v) <= change * _REL + _ABS
+            moved = min(max(q + wish * dt, limits.lower[j]), limits.upper[j])
+            positions.append(moved)
+            velocities.append((moved - q) / dt)
+            locks.append(False)
+        return Candidate(tuple(positions), tuple(velocities), tuple(locks), limited, feasible)

@@ -1,0 +1,1 @@
+"""Emulated devices: the logic of real controllers without clock, ROS or physics."""

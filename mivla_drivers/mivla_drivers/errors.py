@@ -1,0 +1,19 @@
+"""
+Errors of the drivers: what an operator is told when hardware or a wire misbehaves.
+
+    MivlaError
+    ├── DriverError    a device is absent, silent, refuses or is not what the profile says
+    └── CodecError     a frame does not follow its protocol, or a value does not fit into it
+"""
+
+from mivla_core.errors import MivlaError
+
+__all__ = ['CodecError', 'DriverError']
+
+
+class DriverError(MivlaError):
+    """A device cannot be used as it is; the message says what to do about it."""
+
+
+class CodecError(MivlaError):
+    """A frame has the wrong length, or a value is outside what its field can carry."""

@@ -1,0 +1,1 @@
+"""The nodes of the driver package; the only modules here that import rclpy."""

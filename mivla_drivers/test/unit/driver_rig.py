@@ -1,0 +1,172 @@
+"""A controller on an ideal arm in memory, with a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mivla_core.profile import RobotProfile, load_profile
+from mivla_core.timing import NowNs, StampNs
+from mivla_drivers.core.controller import Controller, TickResult
+from mivla_drivers.core.machine import Mode
+from mivla_drivers.core.port import DeviceInfo, Measurement
+from mivla_drivers.core.requests import Request
+from mivla_drivers.core.setpoint import Command, Source
+from mivla_drivers.core.verdicts import Refusal
+from mivla_drivers.errors import DriverError
+
+PROFILE = load_profile('piper')
+TICK_NS = 5_000_000
+STAMP_0 = StampNs(1_700_000_000_000_000_000)
+NOW_0 = NowNs(1_000_000_000_000)
+
+
+class FakeArm:
+    """
+    ``ArmBackend`` whose joints follow every set-point at once.
+
+    Failures are switched on by plain attributes: ``down``, ``silent``, ``faults``, ``foreign``,
+    ``stuck`` (does not follow), ``refuses_torque``, ``slow_torque`` (never confirms).
+    """
+
+    holds_when_silent = True
+
+    def __init__(self, position: Sequence[float], powered: bool = False) -> None:
+        self.position = np.array(position, dtype=float)
+        self.powered = powered
+        self.down = self.silent = self.stuck = self.refuses_torque = self.slow_torque = False
+        self.faults: tuple[str, ...] = ()
+        self.foreign: tuple[int, ...] = ()
+        self.written: list[np.ndarray] = []
+        self.calls: list[str] = []
+        self._received = NOW_0
+
+    def connect(self, now: NowNs) -> DeviceInfo:
+        """Nothing to open."""
+        return DeviceInfo('fake', '1', {})
+
+    def read(self, now: NowNs) -> Measurement:
+        """Return the pose, or fail as told."""
+        if self.down:
+            raise DriverError('the bus is gone; plug it in')
+        if not self.silent:
+            self._received = now
+        zeros = np.zeros(len(self.position))
+        return Measurement(self.position.copy(), zeros, zeros, StampNs(0), self._received,
+                           (self.powered,) * len(self.position), (), self.faults, self.foreign)
+
+    def enable(self, now: NowNs) -> bool:
+        """Confirm at once unless told otherwise."""
+        self.calls.append('enable')
+        if self.refuses_torque:
+            raise DriverError('the device refuses torque')
+        self.powered = not self.slow_torque
+        return self.powered
+
+    def write(self, position: np.ndarray, now: NowNs) -> None:
+        """Take a set-point."""
+        if self.down:
+            raise DriverError('the bus is gone; plug it in')
+        self.written.append(position.copy())
+        if not self.stuck:
+            self.position = position.copy()
+
+    def disable(self) -> None:
+        """Torque off."""
+        self.calls.append('disable')
+        self.powered = False
+
+    def stop_device(self) -> None:
+        """Not used by the controller."""
+        self.calls.append('stop_device')
+
+    def reset_device(self) -> None:
+        """Torque off, errors cleared."""
+        self.calls.append('reset_device')
+        self.powered, self.faults = False, ()
+
+    def reconnect(self, now: NowNs) -> DeviceInfo:
+        """Fail while the bus is down."""
+        self.calls.append('reconnect')
+        if self.down:
+            raise DriverError('the bus is still gone')
+        return self.connect(now)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Rig:
+    """Controller, fake arm and two clocks that advance together."""
+
+    def __init__(self, position: Sequence[float] | None = None,
+                 profile: RobotProfile = PROFILE, powered: bool = False) -> None:
+        self.profile = profile
+        start = profile.home if position is None else position
+        self.arm = FakeArm(start, powered)
+        self.controller = Controller(profile, self.arm)
+        self.now, self.stamp = NOW_0, STAMP_0
+        self.results: list[TickResult] = []
+        self.sequence = 0
+
+    def tick(self, count: int = 1, period_ns: int = TICK_NS) -> TickResult:
+        """Advance the clocks, then tick, ``count`` times."""
+        for _ in range(count):
+            self.advance(period_ns)
+            self.results.append(self.controller.tick(self.now, self.stamp))
+        return self.results[-1]
+
+    def advance(self, period_ns: int) -> None:
+        """Let time pass without a tick."""
+        self.now = NowNs(self.now + period_ns)
+        self.stamp = StampNs(self.stamp + period_ns)
+
+    def ask(self, request: Request) -> Request:
+        """Tick once, so that ``request`` is served; it must have been answered."""
+        self.tick()
+        assert request.done, request
+        return request
+
+    def enabled(self) -> Rig:
+        """Enable, expecting success."""
+        self.controller.enable()
+        self.tick(2)
+        assert self.controller.state.name == 'HOLDING', self.controller.detail
+        return self
+
+    def engaged(self, mode: Mode = Mode.POLICY) -> Rig:
+        """Enable and engage, expecting success."""
+        self.enabled()
+        request = self.ask(self.controller.set_mode(mode))
+        assert request.ok, request.message
+        return self
+
+    def command(self, position: Sequence[float], velocity: Sequence[float] | None = None,
+                source: Source = Source.POLICY, lead_ns: int = TICK_NS,
+                **changes: object) -> Command:
+        """Make a valid command that is due ``lead_ns`` from now: at the next tick."""
+        self.sequence += 1
+        command = Command(
+            source=source, stamp=StampNs(self.stamp + lead_ns),
+            names=self.profile.joint_names, position=tuple(float(p) for p in position),
+            profile_hash=self.profile.hash,
+            velocity=() if velocity is None else tuple(float(v) for v in velocity),
+            sequence=self.sequence, publisher=b'one')
+        return replace(command, **changes)
+
+    def submit(self, command: Command) -> Refusal | None:
+        """Hand a command in, received now."""
+        return self.controller.submit(command, self.now, self.stamp)
+
+    def send(self, position: Sequence[float], velocity: Sequence[float] | None = None,
+             **changes: object) -> TickResult:
+        """Submit a valid command for the next tick, and tick."""
+        refusal = self.submit(self.command(position, velocity, **changes))
+        assert refusal is None, refusal
+        return self.tick()
+
+    def count(self, kind: str) -> int:
+        """Return how often the guard counted ``kind``."""
+        return self.controller.report(self.now).counts.get(kind, 0)

@@ -1,0 +1,1 @@
+"""MiVLA policies: the model, its checkpoints, the policy server and runner, and learning."""

@@ -1,0 +1,1 @@
+"""What the policy decides: numpy only; no ROS, no torch and no clock in here."""

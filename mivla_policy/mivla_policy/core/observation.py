@@ -1,0 +1,99 @@
+"""What a policy sees, and the one way in which pictures are made ready for it."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Union
+
+import cv2
+import numpy as np
+from mivla_core.errors import ImageError
+from mivla_core.images import decode_jpeg
+from numpy.typing import NDArray
+
+from mivla_policy.errors import ObservationError
+
+__all__ = ['Image', 'Observation', 'model_image', 'prepare']
+
+Image = Union[bytes, bytearray, memoryview, 'array.array[int]', NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """
+    One robot at one instant.
+
+    :param stamp_ns: of the oldest source used [ns, ROS time].
+    :param joints: float64 (J,), measured positions [rad, m] in profile order.
+    :param images: camera role -> encoded picture (JPEG bytes or a buffer of them) or RGB uint8
+        (H, W, 3).
+    :param instruction: what to do, one sentence.
+    """
+
+    stamp_ns: int
+    joints: NDArray[np.float64]
+    images: Mapping[str, Image]
+    instruction: str
+
+
+def model_image(image: Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """
+    Decode a picture and scale it to the model's size; learning and serving both call this.
+
+    Area interpolation, because the pictures shrink a lot and point sampling would drop thin
+    objects. The aspect ratio is given up, so that no part of the view is lost.
+
+    :param image: encoded bytes or a buffer of them, or an RGB array uint8 (H, W, 3).
+    :param size: (height, width) of the result.
+    :return: RGB uint8 (height, width, 3), contiguous.
+    :raises ObservationError: undecodable, or not an RGB picture.
+    """
+    if isinstance(image, np.ndarray):
+        rgb = image
+    else:
+        try:
+            rgb = decode_jpeg(image)
+        except ImageError as error:
+            raise ObservationError(str(error)) from error
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        raise ObservationError(f'picture is {rgb.dtype} {rgb.shape}, expected uint8 (H, W, 3)')
+    height, width = size
+    if rgb.shape[:2] == (height, width):
+        return np.ascontiguousarray(rgb)
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def prepare(observation: Observation, joint_names: Sequence[str], camera_roles: Sequence[str],
+            size: tuple[int, int]) -> Observation:
+    """
+    Check one observation and make its pictures ready for the model.
+
+    Doing this again changes nothing, so a server may prepare every robot's observation by
+    itself, refuse the bad one, and hand the rest to the policy as a batch.
+
+    :param joint_names: of the policy; the observation must have as many joints.
+    :param camera_roles: of the policy; other pictures are left out.
+    :param size: (height, width) of the model's pictures.
+    :raises ObservationError: wrong shape, not finite, a picture missing or undecodable.
+    """
+    joints = np.asarray(observation.joints, dtype=np.float64)
+    if joints.shape != (len(joint_names),):
+        raise ObservationError(
+            f'observation has joints of shape {joints.shape}; this policy needs '
+            f'{len(joint_names)}: {", ".join(joint_names)}')
+    if not np.isfinite(joints).all():
+        bad = [n for n, v in zip(joint_names, joints, strict=True) if not np.isfinite(v)]
+        raise ObservationError(f'measured position of {", ".join(bad)} is not finite')
+    missing = [role for role in camera_roles if role not in observation.images]
+    if missing:
+        raise ObservationError(
+            f'no picture of camera {", ".join(missing)}; got {sorted(observation.images)}')
+    images: dict[str, Image] = {}
+    for role in camera_roles:
+        try:
+            images[role] = model_image(observation.images[role], size)
+        except ObservationError as error:
+            raise ObservationError(f'camera {role}: {error}') from error
+    return replace(observation, joints=joints, images=images)

@@ -1,0 +1,221 @@
+"""
+When a policy is asked, and with what.
+
+``ObservationBuffer`` keeps the newest frame of every camera and says when a set is complete;
+``select_state`` adds the joint state that belongs to it (the rule of ``core.align``);
+``RequestPacer`` says whether a complete set is worth a request. Stamps are ROS time; whether an
+answer is overdue is judged on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from mivla_core.timing import NowNs, StampNs
+
+from mivla_policy.core.align import newest_not_after
+from mivla_policy.errors import NotReady
+
+__all__ = ['Frame', 'FrameSet', 'Gates', 'ObservationBuffer', 'PacerSettings', 'RequestPacer',
+           'select_state']
+
+MAX_OPEN_REQUESTS = 16
+
+
+@dataclass(frozen=True)
+class Gates:
+    """
+    What an observation must keep to [ns].
+
+    :param image_age_ns: largest age of a frame.
+    :param state_age_ns: how much older than the oldest frame the joint state may be.
+    :param skew_ns: largest difference of the frames' stamps.
+    :param future_ns: how far ahead of the clock a stamp may lie.
+    """
+
+    image_age_ns: int = 300_000_000
+    state_age_ns: int = 50_000_000
+    skew_ns: int = 50_000_000
+    future_ns: int = 2_000_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera's picture, as received: ``payload`` is not looked into."""
+
+    role: str
+    stamp: StampNs
+    payload: Any = field(compare=False)
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """One frame of every camera, and the stamp of the oldest."""
+
+    frames: Mapping[str, Frame]
+    oldest: StampNs
+
+
+class ObservationBuffer:
+    """The newest frame of every camera."""
+
+    def __init__(self, roles: Sequence[str], gates: Gates) -> None:
+        """
+        Make an empty buffer.
+
+        :param roles: cameras that make a set.
+        """
+        self.roles = tuple(roles)
+        self.gates = gates
+        self.refused = 0
+        self._newest: dict[str, Frame] = {}
+        self._used: dict[str, StampNs] = {}
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._newest.clear()
+        self._used.clear()
+
+    def add(self, frame: Frame, now: StampNs) -> bool:
+        """
+        Keep a frame; return whether the set is complete and newer than the last one taken.
+
+        A frame that lies in the future, or is not newer than the last of its camera, is counted
+        in ``refused`` and dropped.
+        """
+        last = self._newest.get(frame.role)
+        if frame.role not in self.roles or frame.stamp - now > self.gates.future_ns or (
+                last is not None and frame.stamp <= last.stamp):
+            self.refused += 1
+            return False
+        self._newest[frame.role] = frame
+        if len(self._newest) < len(self.roles):
+            return False
+        if any(role in self._used and self._newest[role].stamp <= self._used[role]
+               for role in self.roles):
+            return False
+        return self._skew() <= self.gates.skew_ns
+
+    def take(self, now: StampNs) -> FrameSet:
+        """
+        Return the newest set; its frames do not complete a set again.
+
+        :raises NotReady: lists every camera that is absent or too old, and the skew.
+        """
+        reasons = [f'no picture of camera {role} yet' for role in self.roles
+                   if role not in self._newest]
+        for role, frame in self._newest.items():
+            age = now - frame.stamp
+            if age > self.gates.image_age_ns:
+                reasons.append(f'picture of camera {role} is {age / 1e6:.0f} ms old '
+                               f'(at most {self.gates.image_age_ns / 1e6:.0f})')
+        if not reasons and self._skew() > self.gates.skew_ns:
+            reasons.append(f'pictures are {self._skew() / 1e6:.0f} ms apart '
+                           f'(at most {self.gates.skew_ns / 1e6:.0f})')
+        if reasons:
+            raise NotReady('; '.join(reasons))
+        frames = {role: self._newest[role] for role in self.roles}
+        self._used = {role: frame.stamp for role, frame in frames.items()}
+        return FrameSet(frames, min(frame.stamp for frame in frames.values()))
+
+    def _skew(self) -> int:
+        stamps = [frame.stamp for frame in self._newest.values()]
+        return max(stamps) - min(stamps)
+
+
+def select_state(stamps: Sequence[StampNs], oldest: StampNs, rows: int, gates: Gates) -> slice:
+    """
+    Choose the window of joint states that belongs to a set of frames.
+
+    The newest of them is the newest that is not newer than the oldest frame.
+
+    :param stamps: of the states at hand, ascending.
+    :param oldest: stamp of the oldest frame.
+    :param rows: wanted; fewer are given while there are not as many.
+    :return: slice of ``stamps``, not empty.
+    :raises NotReady: there is none, or it is too old.
+    """
+    last = newest_not_after(stamps, oldest)
+    if last is None:
+        raise NotReady('no joint state yet' if not stamps else
+                       f'no joint state from before the pictures: the oldest kept is '
+                       f'{(stamps[0] - oldest) / 1e6:.0f} ms newer')
+    age = oldest - stamps[last]
+    if age > gates.state_age_ns:
+        raise NotReady(f'joint state is {age / 1e6:.0f} ms older than the pictures '
+                       f'(at most {gates.state_age_ns / 1e6:.0f})')
+    return slice(max(0, last + 1 - rows), last + 1)
+
+
+@dataclass(frozen=True)
+class PacerSettings:
+    """
+    When to ask.
+
+    :param replan_steps: rows of a chunk to be executed before the next one is asked for.
+    :param on_frame: ask for every complete set of frames (benchmarks).
+    :param answer_timeout_ns: after which an answer is no longer waited for.
+    :param retry_ns: pause after a refused or missing answer.
+    """
+
+    replan_steps: int = 8
+    on_frame: bool = False
+    answer_timeout_ns: int = 1_000_000_000
+    retry_ns: int = 100_000_000
+
+
+class RequestPacer:
+    """Keeps account of open requests; one at a time unless ``on_frame``."""
+
+    def __init__(self, settings: PacerSettings) -> None:
+        """Start with nothing open; request ids count from 1 over the life of the object."""
+        self.settings = settings
+        self.timeouts = 0
+        self._last_id = 0
+        self._open: dict[int, NowNs] = {}
+        self._not_before: Optional[NowNs] = None
+
+    def reset(self) -> None:
+        """Forget open requests: their answers will be stale."""
+        self._open.clear()
+        self._not_before = None
+
+    def wanted(self, now: NowNs, playing: bool, executed_rows: int) -> bool:
+        """
+        Say whether a request is to be sent with the set that is complete now.
+
+        :param playing: there are valid set-points left.
+        :param executed_rows: of the newest chunk.
+        """
+        overdue = [key for key, sent in self._open.items()
+                   if now - sent > self.settings.answer_timeout_ns]
+        for key in overdue:
+            del self._open[key]
+        if overdue:
+            self.timeouts += len(overdue)
+            self._not_before = now + self.settings.retry_ns
+        if self.settings.on_frame:
+            return len(self._open) < MAX_OPEN_REQUESTS
+        if self._open or (self._not_before is not None and now < self._not_before):
+            return False
+        return not playing or executed_rows >= self.settings.replan_steps
+
+    def sent(self, now: NowNs) -> int:
+        """Return the id of the request that is being sent."""
+        self._last_id += 1
+        self._open[self._last_id] = now
+        return self._last_id
+
+    def answered(self, request_id: int, now: NowNs, accepted: bool) -> Optional[int]:
+        """
+        Take an answer in; return ns since its request, or None when it was not waited for.
+
+        :param accepted: False puts the pause of ``retry_ns`` before the next request.
+        """
+        sent = self._open.pop(request_id, None)
+        if sent is None:
+            return None
+        self._not_before = None if accepted else now + self.settings.retry_ns
+        return now - sent

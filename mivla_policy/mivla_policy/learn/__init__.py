@@ -1,0 +1,1 @@
+"""Learning: demonstrations in, a checkpoint out, and the controls of its evaluation."""

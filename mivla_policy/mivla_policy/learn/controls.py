@@ -1,0 +1,163 @@
+"""
+Controls of an honest evaluation: what success is worth without looking.
+
+``BlindPolicy`` sees the mean training picture in place of the scene. ``ReplayPolicy`` plays back
+the demonstration that started nearest to the robot's pose. A task on which either does well
+does not need vision, and the policy's success there shows little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mivla_policy.core.align import due_times, newest_not_after, sample_at
+from mivla_policy.core.episode import Episode
+from mivla_policy.core.observation import Observation
+from mivla_policy.errors import CheckpointError, PolicyError
+from mivla_policy.serve.port import Policy, PolicySpec
+
+__all__ = ['BlindPolicy', 'Demonstration', 'ReplayPolicy', 'load_demonstrations',
+           'save_demonstrations']
+
+DEMONSTRATIONS = 'demonstrations.safetensors'
+MAX_DEMONSTRATION_BYTES = 256 << 20
+
+
+class BlindPolicy:
+    """
+    Another policy, with every picture replaced by its training mean.
+
+    :param policy: that is blinded.
+    :param image_means: camera role -> mean training picture, uint8 (height, width, 3).
+    """
+
+    def __init__(self, policy: Policy, image_means: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Raise PolicyError when the mean of a camera is missing."""
+        missing = [role for role in policy.spec.camera_roles if role not in image_means]
+        if missing:
+            raise PolicyError(f'no mean picture of camera {", ".join(missing)}')
+        self._policy = policy
+        self._means = {role: image_means[role] for role in policy.spec.camera_roles}
+        self._spec = replace(policy.spec, name=f'{policy.spec.name} (blind control)')
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The spec of the blinded policy, with another name."""
+        return self._spec
+
+    def infer(self, observations: Sequence[Observation],
+              seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Answer without having looked: see ``Policy.infer``."""
+        return self._policy.infer([replace(o, images=self._means) for o in observations], seeds)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """
+    The motion of one demonstration.
+
+    :param start: float64 (J,), measured at its start [rad, m].
+    :param commands: float64 (K, J), absolute, one per ``dt_ns``; row i is due (i + 1) dt after
+        the start.
+    """
+
+    start: NDArray[np.float64]
+    commands: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, episode: Episode, dt_ns: int) -> Demonstration:
+        """Resample an episode from its first command on."""
+        begin, end = (int(episode.commands.stamps_ns[i]) for i in (0, -1))
+        due = due_times(begin, dt_ns, max(1, -(-(end - begin) // dt_ns)))
+        values, _ = sample_at(episode.commands.stamps_ns, episode.commands.values, due)
+        row = newest_not_after(episode.states.stamps_ns, begin) or 0
+        return cls(episode.states.values[row], values)
+
+
+class ReplayPolicy:
+    """
+    The demonstration with the nearest start pose, played back open loop.
+
+    It is the policy of one robot and one episode: ``reset`` before each episode.
+
+    :param demonstrations: to choose from.
+    :param spec: of the policy that it is compared with.
+    """
+
+    def __init__(self, demonstrations: Sequence[Demonstration], spec: PolicySpec) -> None:
+        """Raise PolicyError without demonstrations, or with those of another robot."""
+        if not demonstrations:
+            raise PolicyError('no demonstration to replay')
+        if any(d.start.shape != (len(spec.joint_names),) for d in demonstrations):
+            raise PolicyError(f'demonstrations do not have {len(spec.joint_names)} joints')
+        self._demonstrations = tuple(demonstrations)
+        starts = np.stack([d.start for d in demonstrations])
+        # Joints that never differ at the start must not decide by their noise.
+        self._starts, self._scale = starts, np.maximum(starts.std(axis=0), 1e-3)
+        self._spec = replace(spec, name='nearest demonstration (replay control)',
+                             camera_roles=(), instructions=())
+        self._playing: tuple[Demonstration, int] | None = None
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The spec of the policy that it is compared with, without cameras."""
+        return self._spec
+
+    def reset(self) -> None:
+        """Begin a new episode: the next observation chooses the demonstration."""
+        self._playing = None
+
+    def infer(self, observations: Sequence[Observation],
+              seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Answer for one robot: see ``Policy.infer``; the last command is held at the end."""
+        if len(observations) != 1:
+            raise PolicyError(f'replay serves one robot, got {len(observations)} observations')
+        observation = self._spec.prepare(observations[0])
+        if self._playing is None:
+            distance = (((observation.joints - self._starts) / self._scale) ** 2).sum(axis=1)
+            chosen = self._demonstrations[int(np.argmin(distance))]
+            self._playing = chosen, int(observation.stamp_ns)
+        chosen, begin = self._playing
+        dt, horizon = self._spec.dt_ns, self._spec.horizon
+        stamps = due_times(begin, dt, len(chosen.commands))
+        values, _ = sample_at(stamps, chosen.commands,
+                              due_times(int(observation.stamp_ns), dt, horizon))
+        return [values]
+
+
+def save_demonstrations(path: Path, episodes: Sequence[Episode], dt_ns: int) -> None:
+    """Write the motions beside a checkpoint, so that the replay control needs no bags."""
+    tensors = {}
+    for number, episode in enumerate(episodes):
+        demonstration = Demonstration.of(episode, dt_ns)
+        tensors[f'{number:06d}.start'] = demonstration.start.copy()
+        tensors[f'{number:06d}.commands'] = demonstration.commands
+    sources = json.dumps([episode.source for episode in episodes])
+    save_file(tensors, path / DEMONSTRATIONS, metadata={'sources': sources})
+
+
+def load_demonstrations(path: Path) -> list[Demonstration]:
+    """
+    Read what ``save_demonstrations`` wrote beside a checkpoint.
+
+    :raises CheckpointError: absent or damaged.
+    """
+    file = path / DEMONSTRATIONS
+    try:
+        if file.stat().st_size > MAX_DEMONSTRATION_BYTES:
+            raise CheckpointError(f'{file}: larger than {MAX_DEMONSTRATION_BYTES} bytes')
+        with safe_open(file, framework='numpy') as content:
+            numbers = sorted({name.split('.')[0] for name in content.keys()})  # noqa: SIM118
+            return [Demonstration(content.get_tensor(f'{number}.start'),
+                                  content.get_tensor(f'{number}.commands'))
+                    for number in numbers]
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f'{file}: no demonstrations to replay: {error}') from error

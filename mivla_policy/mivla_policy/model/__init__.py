@@ -1,0 +1,1 @@
+"""The MiVLA network, its configuration and its checkpoints (torch)."""

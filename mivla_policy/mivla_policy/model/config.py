@@ -1,0 +1,292 @@
+"""
+Configuration of the network, and the presets that it is made from.
+
+A ``MiVLAConfig`` says all that is needed to build the network; it is stored in the checkpoint. A
+preset (``config/policies/*.yaml``) says all of it but what the robot decides, plus the recipe of
+its training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+from mivla_core.profile import config_dir
+
+from mivla_policy.errors import ConfigError
+
+__all__ = ['LanguageConfig', 'MiVLAConfig', 'Preset', 'VisionConfig', 'available_presets',
+           'from_mapping', 'load_preset']
+
+MAX_PRESET_BYTES = 1 << 20
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """
+    How pictures become tokens.
+
+    :param kind: 'keypoints': a small trainable encoder per camera, one token each. The frozen
+        'dinov2+siglip' of the full-size model takes its place here.
+    :param height: of the model's pictures [px].
+    :param width: of the model's pictures [px].
+    :param channels: of the three convolutions (strides 4, 2, 1).
+    :param keypoints: spatial-softmax keypoints per camera.
+    :param log_sharpness: start of the learned log-factor in front of the softmax.
+    """
+
+    kind: str = 'keypoints'
+    height: int = 96
+    width: int = 96
+    channels: tuple[int, ...] = (32, 64, 64)
+    keypoints: int = 32
+    log_sharpness: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that no encoder can be built from."""
+        if self.kind != 'keypoints':
+            raise ConfigError(f"vision.kind is {self.kind!r}; this version knows 'keypoints'")
+        _bounded('vision.height', self.height, 32, 1024)
+        _bounded('vision.width', self.width, 32, 1024)
+        _bounded('vision.keypoints', self.keypoints, 1, 1024)
+        if len(self.channels) != 3:
+            raise ConfigError(f'vision.channels is {list(self.channels)}; expected three numbers')
+        for channels in self.channels:
+            _bounded('vision.channels', channels, 8, 4096)
+            if channels % 8:
+                raise ConfigError(f'vision.channels has {channels}; expected multiples of 8')
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """
+    How an instruction becomes tokens.
+
+    :param kind: 'hashed': one fixed vector per word (``core.language``).
+    :param width: numbers per token.
+    :param max_tokens: longest instruction [tokens].
+    """
+
+    kind: str = 'hashed'
+    width: int = 64
+    max_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values out of range."""
+        if self.kind != 'hashed':
+            raise ConfigError(f"language.kind is {self.kind!r}; this version knows 'hashed'")
+        _bounded('language.width', self.width, 8, 16384)
+        _bounded('language.max_tokens', self.max_tokens, 1, 1024)
+
+
+@dataclass(frozen=True)
+class MiVLAConfig:
+    """
+    The network: sizes of the trunk, what goes in, what comes out.
+
+    :param joints: J, numbers in a state and in a row of the action chunk.
+    :param cameras: roles, in the order of their tokens.
+    :param chunk: T, rows of a chunk.
+    :param dt_ns: time between rows [ns].
+    :param width: D of the trunk.
+    :param depth: number of blocks.
+    :param heads: query heads.
+    :param kv_heads: key and value heads, each shared by heads / kv_heads queries.
+    :param norm_eps: of every norm.
+    :param multiple_of: the inner width of SwiGLU is 8/3 D rounded up to a multiple of this.
+    :param time_features: sines and cosines of the flow time.
+    :param steps: Euler steps of the sampler.
+    :param time_max: flow times are drawn from [0, time_max).
+    :param vision: how pictures become tokens.
+    :param language: how an instruction becomes tokens.
+    """
+
+    joints: int
+    cameras: tuple[str, ...]
+    chunk: int = 16
+    dt_ns: int = 66_666_667
+    width: int = 128
+    depth: int = 3
+    heads: int = 4
+    kv_heads: int = 4
+    norm_eps: float = 1e-5
+    multiple_of: int = 64
+    time_features: int = 256
+    steps: int = 5
+    time_max: float = 0.999
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that no network can be built from."""
+        # Upper bounds keep a damaged or hostile file from asking for all memory.
+        for name, low, high in (
+                ('joints', 1, 128), ('chunk', 1, 1024), ('dt_ns', 1_000_000, 10_000_000_000),
+                ('width', 8, 8192), ('depth', 1, 128), ('heads', 1, 128), ('kv_heads', 1, 128),
+                ('multiple_of', 1, 4096), ('time_features', 2, 4096), ('steps', 1, 1000)):
+            _bounded(name, getattr(self, name), low, high)
+        if self.width % self.heads or self.heads % self.kv_heads:
+            raise ConfigError(
+                f'heads ({self.heads}) must divide width ({self.width}), and kv_heads '
+                f'({self.kv_heads}) must divide heads')
+        if self.width % 4 or self.time_features % 2:
+            raise ConfigError(
+                f'width ({self.width}) must be a multiple of 4, time_features '
+                f'({self.time_features}) even')
+        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+            raise ConfigError(f'cameras must be different roles, got {list(self.cameras)}')
+        if not 0.0 < self.time_max <= 1.0 or not 0.0 < self.norm_eps < 1.0:
+            raise ConfigError(
+                f'time_max must be in (0, 1] and norm_eps in (0, 1), got {self.time_max} '
+                f'and {self.norm_eps}')
+
+    @property
+    def inner_width(self) -> int:
+        """Inner width of SwiGLU."""
+        return self.multiple_of * math.ceil(int(8 * self.width / 3) / self.multiple_of)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the model's pictures."""
+        return self.vision.height, self.vision.width
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that ``from_json`` reads back to an equal value."""
+        data: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = 'model') -> MiVLAConfig:
+        """
+        Read what ``to_json`` wrote; unknown and missing keys are errors.
+
+        :param where: named in errors.
+        """
+        return from_mapping(cls, data, where, complete=True)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """
+    A kind of policy that can be trained for any robot.
+
+    :param name: of the preset.
+    :param model: fields of MiVLAConfig but joints and cameras.
+    :param training: fields of the training recipe (``learn.recipe.Recipe``).
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    def config(self, joints: int, cameras: Sequence[str]) -> MiVLAConfig:
+        """Return the network of this preset for a robot with these joints and cameras."""
+        taken = sorted({'joints', 'cameras'} & set(self.model))
+        if taken:
+            raise ConfigError(f'preset {self.name}: {taken} come from the robot profile')
+        return from_mapping(
+            MiVLAConfig, {**self.model, 'joints': joints, 'cameras': list(cameras)},
+            f'preset {self.name}: model')
+
+
+def available_presets() -> dict[str, Path]:
+    """Map the names of the presets to their files."""
+    return {path.stem: path for path in sorted((config_dir() / 'policies').glob('*.yaml'))}
+
+
+def load_preset(name_or_path: str | os.PathLike[str]) -> Preset:
+    """
+    Read a preset by name or path (YAML with the keys name, model, training).
+
+    :raises ConfigError: unknown (lists the valid ones), too big, not YAML, unknown keys.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if not text.endswith(('.yaml', '.yml')) and os.sep not in text:
+        known = available_presets()
+        if text not in known:
+            raise ConfigError(f'unknown preset {text!r}; known: {", ".join(known)}')
+        path = known[text]
+    try:
+        if path.stat().st_size > MAX_PRESET_BYTES:
+            raise ConfigError(f'{path}: larger than {MAX_PRESET_BYTES} bytes; not a preset')
+        data = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'{path}: cannot be read as a preset: {reason}') from error
+    preset = from_mapping(Preset, data, str(path), complete=True)
+    preset.config(1, ('camera',))
+    return preset
+
+
+def from_mapping(cls: type[T], data: Any, where: str, complete: bool = False) -> T:
+    """
+    Build a dataclass from a JSON or YAML object; unknown keys and wrong types are errors.
+
+    :param where: named in errors.
+    :param complete: every field must be there, even one with a default.
+    :raises ConfigError: naming the key.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f'{where}: expected an object, got {type(data).__name__}')
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(map(str, data)) - set(fields))
+    if unknown:
+        raise ConfigError(f'{where}: unknown key {unknown[0]!r}; known: {", ".join(fields)}')
+    needed = [name for name, f in fields.items() if complete or (
+        f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)]
+    missing = [name for name in needed if name not in data]
+    if missing:
+        raise ConfigError(f'{where}: key {missing[0]!r} is missing')
+    hints = get_type_hints(cls)
+    values = {name: _value(value, hints[name], f'{where}.{name}', complete)
+              for name, value in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f'{where}: {error}') from error
+
+
+def _value(value: Any, kind: Any, where: str, complete: bool) -> Any:
+    """Return ``value`` as the annotated type ``kind``, or raise ConfigError."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_mapping(kind, value, where, complete)
+    outer = get_origin(kind) or kind
+    if outer is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{where}: expected a list, got {value!r:.80}')
+        return tuple(_value(v, get_args(kind)[0], where, complete) for v in value)
+    if outer is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{where}: expected an object, got {value!r:.80}')
+        return dict(value)
+    accepted = (int, float) if outer is float else outer
+    # bool is an int to Python, but 'depth: yes' is a mistake.
+    if not isinstance(value, accepted) or (isinstance(value, bool) and outer is not bool):
+        raise ConfigError(f'{where}: expected {outer.__name__}, got {value!r:.80}')
+    if outer is float:
+        value = float(value)
+        if not math.isfinite(value):
+            raise ConfigError(f'{where}: must be finite, got {value}')
+    return value
+
+
+def _bounded(name: str, value: int, low: int, high: int) -> None:
+    """Raise ConfigError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigError(f'{name} is {value}; expected {low} to {high}')
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` with lists for tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""The nodes of the policy package; the only modules here that import rclpy, and never torch."""

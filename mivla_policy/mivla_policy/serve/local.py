@@ -1,0 +1,106 @@
+"""The ``mivla`` plug-in: a checkpoint that runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mivla_core.profile import RobotProfile
+from numpy.typing import NDArray
+
+from mivla_policy.core.language import check_instruction, hashed_tokens
+from mivla_policy.core.observation import Observation
+from mivla_policy.errors import PolicyError, UnknownPolicy
+from mivla_policy.model.checkpoint import CheckpointInfo, check_profile, load_checkpoint
+from mivla_policy.model.mivla import MiVLA, pixels
+from mivla_policy.serve.port import PolicySpec, take_parameters
+
+__all__ = ['MivlaPolicy', 'mivla_policy']
+
+
+class MivlaPolicy:
+    """
+    A MiVLA network behind the policy protocol.
+
+    :param network: in evaluation mode.
+    :param info: its checkpoint's description.
+    :param image_means: camera role -> mean training picture, uint8 (height, width, 3).
+    """
+
+    def __init__(self, network: MiVLA, info: CheckpointInfo,
+                 image_means: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Tokens of the known instructions are made here, once."""
+        self.network, self.info, self.image_means = network, info, dict(image_means)
+        config = info.model
+        self._spec = PolicySpec(
+            name=info.name, horizon=config.chunk, dt_ns=config.dt_ns,
+            joint_names=info.joint_names, camera_roles=config.cameras,
+            image_size=config.image_size, profile_hash=info.profile_hash,
+            instructions=info.instructions)
+        self._words = {
+            check_instruction(text, info.instructions): hashed_tokens(
+                text, config.language.width, config.language.max_tokens)
+            for text in info.instructions}
+
+    @property
+    def spec(self) -> PolicySpec:
+        """What it needs and gives."""
+        return self._spec
+
+    def infer(self, observations: Sequence[Observation],
+              seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Answer a batch: see ``Policy.infer``."""
+        if len(seeds) != len(observations):
+            raise PolicyError(f'{len(observations)} observations with {len(seeds)} seeds')
+        if not observations:
+            return []
+        ready = [self._spec.prepare(observation) for observation in observations]
+        config, normalizer = self.info.model, self.info.normalizer
+        images = np.array([[o.images[role] for role in config.cameras] for o in ready])
+        states = np.stack([o.joints for o in ready])
+        words = [self._words[check_instruction(o.instruction, self._spec.instructions)]
+                 for o in ready]
+        # NumPy's generator per request: its answer does not depend on who else is in the batch.
+        noise = np.stack([
+            np.random.default_rng(seed).standard_normal((config.chunk, config.joints))
+            for seed in seeds])
+        with torch.inference_mode():
+            context = self.network.encode_observation(
+                pixels(torch.from_numpy(images)),
+                torch.from_numpy(normalizer.state_in(states)).float(),
+                torch.from_numpy(np.stack([tokens for tokens, _ in words])),
+                torch.from_numpy(np.stack([mask for _, mask in words])))
+            actions = self.network.sample(context, torch.from_numpy(noise).float()).numpy()
+        targets = normalizer.actions_out(actions, states)
+        if not np.isfinite(targets).all():
+            raise PolicyError(f'policy {self.info.name} answered with a value that is not finite')
+        return list(targets)
+
+
+def mivla_policy(profile: RobotProfile, parameters: Mapping[str, Any]) -> MivlaPolicy:
+    """
+    Load a checkpoint for a robot; entry point ``mivla`` of ``mivla.policies``.
+
+    Parameters: ``checkpoint`` (directory), ``threads`` of torch (1: more of them fight with a
+    running stack for few cores), ``accept_profile_difference`` (an engineer's explicit word).
+    """
+    values = take_parameters('mivla', parameters, {
+        'checkpoint': '', 'threads': 1, 'accept_profile_difference': False})
+    if not values['checkpoint']:
+        raise UnknownPolicy("policy mivla needs the parameter 'checkpoint' (a directory)")
+    if not 1 <= values['threads'] <= 256:
+        raise UnknownPolicy(f'policy mivla: threads is {values["threads"]}; expected 1 to 256')
+    torch.set_num_threads(values['threads'])
+    network, info, means = load_checkpoint(Path(values['checkpoint']).expanduser())
+    if info.profile_hash != profile.hash and values['accept_profile_difference']:
+        if len(profile.joints) != info.model.joints:
+            check_profile(info, profile)  # nobody can accept another number of joints
+        # The name goes into every chunk, and so into every bag: the difference stays on record.
+        info = replace(info, name=f'{info.name} (profile difference accepted)',
+                       profile_hash=profile.hash, joint_names=profile.joint_names)
+    check_profile(info, profile)
+    return MivlaPolicy(network, info, means)

@@ -1,0 +1,131 @@
+"""Assembling an observation, its gates, and when a request goes out."""
+
+import pytest
+from mivla_core.timing import NowNs, StampNs
+from mivla_policy.core.request import (
+    Frame,
+    Gates,
+    ObservationBuffer,
+    PacerSettings,
+    RequestPacer,
+    select_state,
+)
+from mivla_policy.errors import NotReady
+
+MS = 1_000_000
+T0 = StampNs(1_700_000_000_000_000_000)
+M0 = NowNs(5_000_000_000)
+
+
+def buffer() -> ObservationBuffer:
+    return ObservationBuffer(('head', 'wrist'), Gates())
+
+
+def frame(role: str, at_ms: int) -> Frame:
+    return Frame(role, T0 + at_ms * MS, f'{role}@{at_ms}')
+
+
+def test_the_last_frame_of_a_set_completes_it_once() -> None:
+    frames = buffer()
+    assert not frames.add(frame('head', 0), T0 + 5 * MS)
+    assert frames.add(frame('wrist', 2), T0 + 6 * MS)
+    taken = frames.take(T0 + 6 * MS)
+    assert taken.oldest == T0
+    assert taken.frames['wrist'].payload == 'wrist@2'
+    # One camera alone is not a new set.
+    assert not frames.add(frame('head', 33), T0 + 40 * MS)
+    assert frames.add(frame('wrist', 35), T0 + 41 * MS)
+
+
+def test_newest_frame_per_camera_is_taken() -> None:
+    frames = buffer()
+    for at in (0, 33):
+        frames.add(frame('head', at), T0 + at * MS + 5 * MS)
+    assert frames.add(frame('wrist', 30), T0 + 40 * MS)
+    taken = frames.take(T0 + 40 * MS)
+    assert taken.frames['head'].stamp == T0 + 33 * MS and taken.oldest == T0 + 30 * MS
+
+
+def test_future_old_and_unknown_frames_are_refused_and_counted() -> None:
+    frames = buffer()
+    frames.add(frame('head', 10), T0 + 11 * MS)
+    assert not frames.add(frame('head', 10), T0 + 12 * MS)
+    assert not frames.add(frame('head', 9), T0 + 12 * MS)
+    assert not frames.add(frame('wrist', 30), T0 + 12 * MS)
+    assert not frames.add(frame('ceiling', 11), T0 + 12 * MS)
+    assert frames.refused == 4
+
+
+def test_skew_keeps_a_set_from_being_complete() -> None:
+    frames = buffer()
+    frames.add(frame('head', 0), T0 + MS)
+    assert not frames.add(frame('wrist', 60), T0 + 61 * MS)
+    with pytest.raises(NotReady, match='60 ms apart'):
+        frames.take(T0 + 61 * MS)
+
+
+def test_all_reasons_are_named() -> None:
+    frames = buffer()
+    frames.add(frame('head', 0), T0 + MS)
+    with pytest.raises(NotReady, match='wrist yet.*head is 400 ms old'):
+        frames.take(T0 + 400 * MS)
+
+
+def test_state_is_the_newest_not_newer_than_the_oldest_frame() -> None:
+    stamps = [T0 + at * MS for at in (0, 5, 10, 15, 20)]
+    assert select_state(stamps, T0 + 12 * MS, 1, Gates()) == slice(2, 3)
+    assert select_state(stamps, T0 + 10 * MS, 2, Gates()) == slice(1, 3)
+    assert select_state(stamps, T0 + 2 * MS, 4, Gates()) == slice(0, 1)
+
+
+def test_state_absent_newer_or_too_old_is_not_ready() -> None:
+    with pytest.raises(NotReady, match='no joint state yet'):
+        select_state([], T0, 1, Gates())
+    with pytest.raises(NotReady, match='5 ms newer'):
+        select_state([T0 + 5 * MS], T0, 1, Gates())
+    with pytest.raises(NotReady, match='80 ms older'):
+        select_state([T0], T0 + 80 * MS, 1, Gates())
+
+
+def test_pacer_asks_at_start_then_after_replan_steps() -> None:
+    pacer = RequestPacer(PacerSettings(replan_steps=8))
+    assert pacer.wanted(M0, playing=False, executed_rows=0)
+    first = pacer.sent(M0)
+    assert first == 1
+    assert not pacer.wanted(M0 + 30 * MS, playing=False, executed_rows=0)
+    assert pacer.answered(first, M0 + 40 * MS, accepted=True) == 40 * MS
+    assert not pacer.wanted(M0 + 50 * MS, playing=True, executed_rows=7)
+    assert pacer.wanted(M0 + 60 * MS, playing=True, executed_rows=8)
+    assert pacer.sent(M0 + 60 * MS) == 2
+
+
+def test_pacer_gives_an_answer_up_and_pauses() -> None:
+    pacer = RequestPacer(PacerSettings(answer_timeout_ns=100 * MS, retry_ns=50 * MS))
+    key = pacer.sent(M0)
+    assert not pacer.wanted(M0 + 101 * MS, False, 0)
+    assert pacer.timeouts == 1
+    assert pacer.wanted(M0 + 151 * MS, False, 0)
+    assert pacer.answered(key, M0 + 152 * MS, True) is None
+
+
+def test_pacer_pauses_after_a_refusal() -> None:
+    pacer = RequestPacer(PacerSettings(retry_ns=50 * MS))
+    pacer.answered(pacer.sent(M0), M0 + MS, accepted=False)
+    assert not pacer.wanted(M0 + 50 * MS, False, 0)
+    assert pacer.wanted(M0 + 51 * MS, False, 0)
+
+
+def test_pacer_on_frame_asks_always_but_not_without_bound() -> None:
+    pacer = RequestPacer(PacerSettings(on_frame=True))
+    for _ in range(16):
+        assert pacer.wanted(M0, True, 0)
+        pacer.sent(M0)
+    assert not pacer.wanted(M0, True, 0)
+
+
+def test_answers_from_before_a_reset_are_stale() -> None:
+    pacer = RequestPacer(PacerSettings())
+    key = pacer.sent(M0)
+    pacer.reset()
+    assert pacer.answered(key, M0 + MS, True) is None
+    assert pacer.sent(M0) == key + 1

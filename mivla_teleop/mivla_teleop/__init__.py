@@ -1,0 +1,1 @@
+"""Teleoperation, the episode recorder and the episode store."""

@@ -1,0 +1,1 @@
+"""The ROS nodes of this package: messages, lifecycle, timers."""
