@@ -47,11 +47,14 @@ class StopTimes:
     :param terminate: from SIGTERM to SIGKILL.
     :param kill: for the kernel to remove a killed process.
     :param hastened: what is left of any wait when the operator asks a second time.
+    :param second: a request sooner than this after the first is the same one: some programs hand
+        one Ctrl-C on twice.
     """
 
     terminate: float = 2.0
     kill: float = 2.0
     hastened: float = 1.0
+    second: float = 0.3
 
 
 class ChildLog:

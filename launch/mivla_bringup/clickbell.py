@@ -86,6 +86,13 @@ def prepare(rig: Rig) -> None:
     rig.client.trigger('expert/prepare', 30.0)
 
 
+def release(rig: Rig) -> None:
+    """Take the mode from the expert and end its stream, whose last pose would be stale later."""
+    if rig.newest('driver/state').state in _STILL:
+        rig.client.set_mode('idle')
+    rig.client.trigger('expert/stop', 5.0)
+
+
 def expert_episode(rig: Rig, task: str, seed: int, level: str) -> EpisodeResult:
     """
     Let the scripted expert demonstrate the task once through the teleop input, recorded.
@@ -107,6 +114,7 @@ def expert_episode(rig: Rig, task: str, seed: int, level: str) -> EpisodeResult:
             stopped = f'the driver stopped: {state.detail}'
     finally:
         finished = rig.client.finish_episode('success' if success else 'discard', stopped)
+        release(rig)
     state = rig.newest('sim/state')
     return EpisodeResult(seed, success, float(state.success_seconds), float(state.progress),
                          Path(finished.folder), float(state.realtime_factor_min),
@@ -124,7 +132,7 @@ def policy_episode(rig: Rig, task: str, seed: int, level: str, limit_s: float,
     place(rig, task, seed, level)
     if varied_start:
         prepare(rig)
-        rig.client.set_mode('idle')
+        release(rig)
     rig.client.set_instruction(INSTRUCTIONS[task])
     rig.client.start_episode(task, INSTRUCTIONS[task], operator,
                              json.dumps({'seed': seed, 'level': level}))

@@ -6,7 +6,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mivla_core.ros.qos import LATCHED, NEWEST
@@ -48,7 +48,7 @@ class Collector:
         self._lock = threading.Lock()
         self._robots: dict[str, RobotStatus] = {}
         self._topics: set[str] = set()
-        self._counts: dict[str, int] = {}
+        self._received: dict[str, list[float]] = {}    # topic: monotonic times [s]
         self._stamps: dict[str, float] = {}
         self._since = time.monotonic()
 
@@ -64,22 +64,29 @@ class Collector:
             if robot in self._robots and topic not in self._topics:
                 self._stream(robot, topic)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every robot found has told its driver's state."""
+        return all(robot.state is not None for robot in self._robots.values())
+
     def snapshot(self) -> Snapshot:
         """Return what is known; rates are those since the last snapshot."""
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         wall = time.time()
         with self._lock:
-            counts, self._counts = self._counts, dict.fromkeys(self._counts, 0)
-            for topic, count in counts.items():
+            received, self._received = self._received, {name: [] for name in self._received}
+            for topic, times in received.items():
+                if not self._node.count_publishers(topic):
+                    continue
                 _, name, relative = topic.split('/', 2)
-                robot, rate = self._robots[name], count / max(seconds, 1e-3)
+                robot = self._robots[name]
                 if relative.endswith(_IMAGE_SUFFIX):
                     stamp = self._stamps.get(topic)
                     robot.cameras[relative.removesuffix(_IMAGE_SUFFIX)] = CameraStatus(
-                        rate, None if stamp is None else wall - stamp)
+                        _rate(times), None if stamp is None else wall - stamp)
                 else:
-                    robot.rates[relative] = rate
+                    robot.rates[relative] = _rate(times)
             robots = [self._robots[name] for name in sorted(self._robots)]
         server = any(name == 'policy_server' for name, _ in
                      self._node.get_node_names_and_namespaces())
@@ -105,16 +112,22 @@ class Collector:
             return
         self._topics.add(topic)
         with self._lock:
-            self._counts[topic] = 0
+            self._received[topic] = []
 
         def receive(data: bytes) -> None:
             with self._lock:
-                self._counts[topic] += 1
+                self._received[topic].append(time.monotonic())
                 if image:
                     self._stamps[topic] = _stamp(data)
         # The serialized bytes are enough, and far cheaper than a message at 200 Hz.
         self._node.create_subscription(CompressedImage if image else _STREAMS[relative], topic,
                                        receive, _COUNTED, raw=True)
+
+
+def _rate(times: Sequence[float]) -> float:
+    """Return messages per second between the first and the last."""
+    span = times[-1] - times[0] if times else 0.0
+    return (len(times) - 1) / span if span > 0.0 else 0.0
 
 
 def _stamp(data: bytes) -> float:

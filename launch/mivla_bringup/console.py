@@ -46,6 +46,7 @@ class Console:
         self._status = ''
         self._started = time.monotonic()
         self._broken = False
+        self._stopping = False
 
     def say(self, text: str) -> None:
         """Print a line with the seconds since the start."""
@@ -68,8 +69,9 @@ class Console:
         if event.kind is EventKind.OUTPUT:
             if self._verbose or self._worth(event.text):
                 self.say(f'{event.child}: {event.text}')
-        elif event.kind is EventKind.STOPPING and not event.child:
-            self.say(f'stopping: {event.text}')
+        elif event.kind is EventKind.STOPPING:
+            self._stopping = True
+            self.say(f'stopping: {event.text.splitlines()[0] if event.text else ""}')
         elif event.kind in (EventKind.FORCED, EventKind.WARNING):
             self.say(f'WARNING: {event.text}')
         elif event.kind is EventKind.STARTED and not self._verbose:
@@ -78,9 +80,16 @@ class Console:
             self.say(f'{event.child}: {event.kind.value}{f": {event.text}" if event.text else ""}')
 
     def _worth(self, line: str) -> bool:
-        """Return whether the operator has to see a line: a warning, or not from the ROS logger."""
-        return any(mark in line for mark in _SEVERE) or (
-            bool(line.strip()) and not any(mark in line for mark in _QUIET))
+        """
+        Return whether the operator has to see a line: a warning, or not from the ROS logger.
+
+        While the stack goes down, an interpreter that was interrupted at its start says so at
+        length; that is for the log alone.
+        """
+        if any(mark in line for mark in _SEVERE):
+            return True
+        quiet = self._stopping or any(mark in line for mark in _QUIET)
+        return bool(line.strip()) and not quiet
 
     def _write(self, text: str) -> None:
         if self._broken:
@@ -148,7 +157,6 @@ class Watcher:
 
     def stop(self, reason: str) -> None:
         """Publish a stop on every robot at once, then have the drivers confirm; blocks."""
-        from mivla_core.errors import MivlaError
         clients = list(self._clients.values())
         if not clients:
             self._say('STOP: not connected to the robots yet; Ctrl-C takes the stack down')
@@ -157,8 +165,9 @@ class Watcher:
         for client in clients:
             try:
                 self._say(f'STOP: {client.robot}: {client.stop("mivla up", reason) or "done"}')
-            except MivlaError as err:
-                self._say(f'STOP NOT CONFIRMED: {err}. Use the hardware emergency stop')
+            except Exception as err:  # a stop path never raises; whatever it was, it is told
+                self._say(f'STOP NOT CONFIRMED: {err or type(err).__name__}. Use the hardware '
+                          'emergency stop')
 
 
 def _state_text(state: Optional[DriverState]) -> str:

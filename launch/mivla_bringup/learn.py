@@ -94,7 +94,8 @@ def record_demonstrations(bags: Path, count: int, domain: str, first_seed: int) 
     """
     stack = build(StackOptions(sim=True, teleop='expert', record=True, bags=str(bags), task=TASK,
                                seed=first_seed, level=LEVEL, domain=domain,
-                               disturbance=DISTURBANCE, **PICTURES))
+                               extra={'world': {'disturbance_sigma': DISTURBANCE}},
+                               **PICTURES))
 
     def job(rig: Rig) -> list[Path]:
         bring_up(rig, lambda text: print(f'bring-up: {text}', flush=True))

@@ -30,6 +30,8 @@ def parameter_text(value: Parameter) -> str:
         return 'true' if value else 'false'
     if isinstance(value, (int, float)):
         return repr(value)
+    if isinstance(value, list):
+        return f'[{", ".join(parameter_text(item) for item in value)}]'
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -1,8 +1,10 @@
 """
 Dead shared-memory segments of Fast DDS, left in /dev/shm by processes that were killed.
 
-A living process holds a lock on the ``_el`` file beside each of its segments; a segment whose lock
-can be taken belongs to nobody any more.
+A living process holds a lock on the ``_el`` file beside its segment; a segment whose lock can be
+taken belongs to nobody any more. Only data segments are removed, whose names are random: the names
+of ports are used again, a living sender may still have a dead port open, and Fast DDS mends them
+itself.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def dead_segments(folder: Path = FOLDER, now: float | None = None) -> list[Path]
     """Return the lock files of dead segments that this user may remove."""
     now = time.time() if now is None else now
     found = []
-    for lock in sorted(folder.glob('fastrtps_*_el')):
+    for lock in sorted(folder.glob(f'fastrtps_{"[0-9a-f]" * 16}_el')):
         try:
             state = lock.stat()
             if state.st_uid != os.geteuid() or now - state.st_mtime < MIN_AGE:
@@ -51,14 +53,13 @@ def dead_segments(folder: Path = FOLDER, now: float | None = None) -> list[Path]
 
 
 def clean(folder: Path = FOLDER, now: float | None = None) -> Cleaning:
-    """Remove dead segments with their locks and semaphores."""
+    """Remove dead segments with their locks."""
     count = freed = 0
     for lock in dead_segments(folder, now):
-        stem = lock.name.removesuffix('_el')
-        segment = lock.with_name(stem)
+        segment = lock.with_name(lock.name.removesuffix('_el'))
         if segment.exists():
             freed += segment.stat().st_size
-        for path in (segment, lock.with_name(f'sem.{stem}_mutex'), lock):
-            path.unlink(missing_ok=True)
+        segment.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
         count += 1
     return Cleaning(count, freed)

@@ -38,7 +38,8 @@ def session(name: str = 'mivla') -> Iterator[Node]:
     adopt({})
     context = Context()
     # Signals stay with Python: Ctrl-C must end a command at once.
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    # No words of our own command line: 'sim:=true' would be taken for a remapping.
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(f'{name}_{os.getpid()}', context=context, enable_rosout=False,
                              start_parameter_services=False)
     executor = SingleThreadedExecutor(context=context)

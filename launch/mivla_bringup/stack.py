@@ -11,8 +11,8 @@ robots that share the first one's profile hash.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Union
@@ -25,7 +25,7 @@ from mivla_bringup.errors import UsageError
 __all__ = ['MODULES', 'NodeSpec', 'RESPAWN_DELAY', 'RESPAWN_LIMIT', 'Stack', 'StackOptions',
            'StopOrder', 'build', 'load_robot']
 
-Parameter = Union[bool, int, float, str]
+Parameter = Union[bool, int, float, str, list[str]]
 
 RESPAWN_DELAY = 1.0    # s before the first respawn
 RESPAWN_LIMIT = 3      # respawns after which a node is given up
@@ -99,7 +99,11 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What to start; the fields are described in ``arguments.ARGUMENTS``."""
+    """
+    What to start; the fields are described in ``arguments.ARGUMENTS``.
+
+    :param extra: node name to further parameters of it; for programs, not for the command line.
+    """
 
     robots: tuple[str, ...] = ('piper',)
     sim: bool = False
@@ -120,6 +124,7 @@ class StackOptions:
     camera_fps: float = 0.0
     domain: str = ''
     peers: tuple[str, ...] = ()
+    extra: Mapping[str, Mapping[str, Parameter]] = field(default_factory=dict, hash=False)
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> StackOptions:
@@ -182,7 +187,18 @@ def build(options: StackOptions) -> Stack:
             'mivla_policy', 'policy_server', 'policy_server', '/', StopOrder.SERVER,
             {'robot': _reference(options.robots[0]), 'policy': _policy(options.policy)}, (),
             environment, respawn=True))
-    return Stack(options, tuple(names), tuple(nodes), environment)
+    return Stack(options, tuple(names), _with_extra(nodes, options.extra), environment)
+
+
+def _with_extra(nodes: Sequence[NodeSpec],
+                extra: Mapping[str, Mapping[str, Parameter]]) -> tuple[NodeSpec, ...]:
+    names = [node.name for node in nodes]
+    for name in extra:
+        if name not in names:
+            raise UsageError(f'extra parameters for {name!r}, which is not in this stack; it has '
+                             f'{", ".join(names)}')
+    return tuple(replace(node, parameters={**node.parameters, **extra.get(node.name, {})})
+                 for node in nodes)
 
 
 def _robot_nodes(options: StackOptions, reference: str, profile: RobotProfile,
@@ -193,7 +209,7 @@ def _robot_nodes(options: StackOptions, reference: str, profile: RobotProfile,
     # Sources stream at the control rate from a thread of their own; 0 is no real-time priority.
     source = {**robot, **({} if options.realtime else {'realtime_priority': 0})}
     # Only processes that publish pictures get the large shared-memory segments.
-    pictures = {**environment, **_image_environment()}
+    pictures = {**environment, **_fastdds('fastdds.xml')}
     nodes = []
     if options.sim:
         nodes.append(_world(options, profile, robot, environment))
@@ -259,7 +275,8 @@ def _environment(options: StackOptions) -> dict[str, str]:
     found = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
              # One thread each: two numerical libraries that spin up a pool beside a 200 Hz loop
              # thrash on a small machine.
-             'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+             'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1',
+             **_fastdds('fastdds_nodes.xml')}
     if options.domain:
         if not options.domain.isdecimal() or int(options.domain) > 101:
             raise UsageError(f'domain:={options.domain} is not valid; use 0 to 101')
@@ -269,8 +286,9 @@ def _environment(options: StackOptions) -> dict[str, str]:
     return found
 
 
-def _image_environment() -> dict[str, str]:
-    path = str(config_dir() / 'fastdds.xml')
+def _fastdds(name: str) -> dict[str, str]:
+    """Return the variables that name a Fast DDS profile."""
+    path = str(config_dir() / name)
     # Fast DDS 2 (Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
     return {'FASTRTPS_DEFAULT_PROFILES_FILE': path, 'FASTDDS_DEFAULT_PROFILES_FILE': path}
 

@@ -111,6 +111,7 @@ class Supervisor:
         self._haste = asyncio.Event()
         self._reason = ''
         self._failed = False
+        self._asked = 0.0
         self._unclean: list[str] = []
         self._children: dict[str, Child] = {}
         self._logs: dict[str, ChildLog] = {}
@@ -132,12 +133,14 @@ class Supervisor:
 
     def request_stop(self, reason: str) -> None:
         """Ask for an orderly stop; asked again, hasten it, still in order."""
-        if self._stop.is_set():
+        now = time.monotonic()
+        if not self._stop.is_set():
+            self._reason = reason
+            self._asked = now
+            self._stop.set()
+        elif now - self._asked > self._settings.stop.second:
             self._haste.set()
             self._emit(EventKind.STOPPING, '', f'{reason} again: hastening')
-            return
-        self._reason = reason
-        self._stop.set()
 
     async def run(self) -> Outcome:
         """Start everything, wait for the end, take everything down."""
@@ -230,12 +233,21 @@ class Supervisor:
             return    # it was dead already
         if forced is not None:
             self._note(EventKind.FORCED, name, forced)
-        elif child.returncode not in (0, -signal.SIGINT):
-            # Death by SIGINT itself: it had not come far enough to handle it.
+        elif not self._ended_well(child):
             self._note(EventKind.STOPPED, name, f'{name} stopped with an error: '
                        f'{describe_exit(child.returncode or 0)}')
         else:
             self._emit(EventKind.STOPPED, name, '')
+
+    def _ended_well(self, child: Child) -> bool:
+        """
+        Return whether a child that was asked to stop has ended as it should.
+
+        An interpreter that is interrupted before its program handles signals dies of SIGINT, or
+        ends with 1 when it was still starting itself.
+        """
+        young = time.monotonic() - child.started < self._settings.respawn.settle
+        return child.returncode in (0, -signal.SIGINT) or (child.returncode == 1 and young)
 
     def _note(self, kind: EventKind, name: str, text: str) -> None:
         """Report something that makes the stop unclean."""
@@ -257,7 +269,8 @@ class Supervisor:
     async def _start_guardian(self) -> None:
         self._guardian = await asyncio.create_subprocess_exec(
             sys.executable, '-I', '-S', str(_GUARDIAN), str(self._settings.guardian_grace),
-            stdin=asyncio.subprocess.PIPE, start_new_session=True)
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
 
     def _tell_guardian(self, line: str) -> None:
         guardian = self._guardian

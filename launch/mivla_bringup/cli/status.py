@@ -9,6 +9,7 @@ from mivla_bringup.cli import Parser
 
 __all__ = ['main']
 
+_PATIENCE = 1.0    # s more for a driver that was found but has not said its state
 _CLEAR = '\x1b[H\x1b[2J'
 
 
@@ -29,7 +30,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         while True:
             deadline = time.monotonic() + (1.0 if args.watch else args.seconds)
             try:
-                while time.monotonic() < deadline:
+                while (now := time.monotonic()) < deadline or (
+                        not collector.complete and now < deadline + _PATIENCE):
                     collector.look()
                     time.sleep(0.05)
             except KeyboardInterrupt:

@@ -11,15 +11,15 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('mivla_msgs')
 
-from mivla_bringup.cli import main  # noqa: E402
-from mivla_bringup.collector import Collector  # noqa: E402
-from mivla_bringup.errors import UsageError  # noqa: E402
-from mivla_bringup.operate import OperateError, RobotClient, pick_robot  # noqa: E402
-from mivla_bringup.session import session  # noqa: E402
-from mivla_bringup.status import render  # noqa: E402
-from mivla_core.ros.qos import COMMAND, LATCHED, stream  # noqa: E402
-from mivla_msgs.msg import DriverState, GuardStatus, Stop  # noqa: E402
-from mivla_msgs.srv import (  # noqa: E402
+from mivla_bringup.cli import main
+from mivla_bringup.collector import Collector
+from mivla_bringup.errors import UsageError
+from mivla_bringup.operate import OperateError, RobotClient, pick_robot
+from mivla_bringup.session import session
+from mivla_bringup.status import render
+from mivla_core.ros.qos import COMMAND, LATCHED, stream
+from mivla_msgs.msg import DriverState, GuardStatus, Stop
+from mivla_msgs.srv import (
     Disable,
     Enable,
     FinishEpisode,
@@ -27,8 +27,8 @@ from mivla_msgs.srv import (  # noqa: E402
     StartEpisode,
     StopRobot,
 )
-from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
+from sensor_msgs.msg import CompressedImage, JointState
+from std_srvs.srv import Trigger
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('mivla_msgs')
 
-from mivla_bringup.stack import MODULES, NodeSpec, StackOptions, build  # noqa: E402
+from mivla_bringup.process import parameter_text
+from mivla_bringup.stack import MODULES, NodeSpec, StackOptions, build
 
 STACK = build(StackOptions(sim=True, policy='plugin', teleop='expert', record=True,
                            realtime=False))
@@ -43,3 +44,23 @@ def test_parameters_are_declared_by_the_node(spec: NodeSpec) -> None:
 @pytest.mark.parametrize('spec', STACK.nodes, ids=lambda spec: spec.name)
 def test_every_module_has_a_main(spec: NodeSpec) -> None:
     assert callable(import_module(spec.module).main)
+
+
+@pytest.mark.parametrize('value', [
+    True, 7, 2**63 - 1, 30.0, 1e-09, 1e22, 'piper', '', 'true', '7', '~', 'a "b" \'c\'', 'k: v',
+    '/with space/and ä', 'back\\slash', 'two\nlines', '-', '[1]', '!tag', ['head=/dev/video0', ''],
+    ['']])
+def test_values_arrive_through_the_command_line_as_they_are(value: Any) -> None:
+    import rclpy
+    from rclpy.context import Context
+    context = Context()
+    rclpy.init(args=['x', '--ros-args', '-p', f'given:={parameter_text(value)}'], context=context)
+    try:
+        node = rclpy.create_node('probe', context=context, enable_rosout=False,
+                                 start_parameter_services=False,
+                                 automatically_declare_parameters_from_overrides=True)
+        found = node.get_parameter('given').value
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+    assert found == value and type(found) is type(value)

@@ -28,12 +28,19 @@ def shown(*events: Event, verbose: bool = False) -> str:
 
 
 @pytest.mark.parametrize(('line', 'wanted'), [
-    ('[INFO] [1.2] [piper.driver]: connected', False), ('[DEBUG] [1.2] [x]: y', False), ('', False),
+    ('[INFO] [1.2] [piper.driver]: connected', False), ('[DEBUG] [1.2] [x]: y', False),
+    ('', False),
     ('[WARN] [1.2] [piper.driver]: SCHED_FIFO refused', True),
     ('[ERROR] [1.2] [piper.cameras]: head: unplugged', True),
     ('driver: configure: bus is silent', True)])
 def test_quiet_shows_what_the_operator_has_to_know(line: str, wanted: bool) -> None:
     assert bool(shown(Event(EventKind.OUTPUT, 'piper/driver', line))) is wanted
+
+
+def test_what_an_interrupted_interpreter_says_is_for_the_log() -> None:
+    text = shown(Event(EventKind.STOPPING, '', 'Ctrl-C'),
+                 Event(EventKind.OUTPUT, 'piper/world', 'Traceback (most recent call last):'))
+    assert 'stopping: Ctrl-C' in text and 'Traceback' not in text
 
 
 def test_verbose_shows_everything() -> None:
@@ -82,9 +89,8 @@ def test_keys_come_one_by_one_and_the_mode_is_put_back() -> None:
 
 def test_a_terminal_that_hangs_up_is_no_error() -> None:
     master, slave = pty.openpty()
-    with os.fdopen(slave, 'r') as stream:
-        with single_keys(stream):
-            os.close(master)
+    with os.fdopen(slave, 'r') as stream, single_keys(stream):
+        os.close(master)
 
 
 def test_what_is_no_terminal_of_ours(tmp_path: object) -> None:

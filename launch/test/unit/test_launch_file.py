@@ -1,6 +1,8 @@
 """
-Both starters give the same graph: the launch file through a stand-in that records what it is given,
-and through the real ``launch`` where that is installed.
+Both starters give the same graph.
+
+The launch file is run through a stand-in that records what it is given, and through the real
+``launch`` where that is installed.
 """
 
 import importlib.util

@@ -12,19 +12,21 @@ OLD = MIN_AGE + 60.0
 
 
 def make(folder: Path, name: str, age: float = OLD) -> Path:
-    for path in (folder / name, folder / f'sem.{name}_mutex', folder / f'{name}_el'):
+    for path in (folder / name, folder / f'{name}_el'):
         path.write_bytes(b'x' * 100)
         os.utime(path, (time.time() - age,) * 2)
     return folder / f'{name}_el'
 
 
-def test_a_dead_segment_goes_with_lock_and_semaphore(tmp_path: Path) -> None:
+def test_dead_segments_go_with_their_locks_and_nothing_else_does(tmp_path: Path) -> None:
     make(tmp_path, 'fastrtps_0123456789abcdef')
+    make(tmp_path, 'fastrtps_fedcba9876543210')
     make(tmp_path, 'fastrtps_port7000')
     (tmp_path / 'mine').write_text('not ours to touch')
     done = clean(tmp_path)
     assert (done.segments, done.bytes) == (2, 200)
-    assert [path.name for path in tmp_path.iterdir()] == ['mine']
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'fastrtps_port7000', 'fastrtps_port7000_el', 'mine']
 
 
 def test_a_living_segment_stays(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from mivla_core.errors import ProfileError
 from mivla_core.profile import available_profiles, config_dir, load_profile
 
 ROBOTS = sorted(available_profiles())
-PICTURES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+SPACE = '{http://www.eprosima.com}'
 
 
 def stack_of(**texts: str) -> Stack:
@@ -36,7 +37,7 @@ def by_name(stack: Stack) -> dict[str, NodeSpec]:
 
 def test_options_and_table_have_the_same_names_and_defaults() -> None:
     names = {'robots' if argument.name == 'robot' else argument.name for argument in ARGUMENTS}
-    assert names == {spec.name for spec in fields(StackOptions)}
+    assert names == {spec.name for spec in fields(StackOptions)} - {'extra'}
     assert StackOptions.parse({}) == StackOptions()
 
 
@@ -71,29 +72,35 @@ def test_every_robot_gives_a_valid_stack(robot: str, sim: str, policy: str, tele
         assert (node.package, node.executable) in MODULES
         assert node.environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
         assert node.environment['OMP_NUM_THREADS'] == '1'
-        assert node.environment.items() >= stack.environment.items()
+        assert set(node.environment) >= set(stack.environment)
 
 
 def test_large_segments_only_where_pictures_are_published() -> None:
     nodes = by_name(stack_of(sim='true', policy='plugin', teleop='expert', record='true'))
-    pictures = {name for name, node in nodes.items() if PICTURES[0] in node.environment}
-    assert pictures == {'/piper/cameras', '/piper/policy_runner'}
-    for name in pictures:
-        assert {nodes[name].environment[key] for key in PICTURES} == {
-            str(config_dir() / 'fastdds.xml')}
+    large = str(config_dir() / 'fastdds.xml')
+    for name, node in nodes.items():
+        used, = {node.environment[key] for key in PROFILE_VARIABLES}
+        assert (used == large) is (name in ('/piper/cameras', '/piper/policy_runner')), name
 
 
-def test_the_fast_dds_profile_has_one_default_participant_with_both_transports() -> None:
-    root = ElementTree.parse(config_dir() / 'fastdds.xml').getroot()
-    space = {'d': 'http://www.eprosima.com'}
-    sizes = {d.findtext('d:transport_id', None, space): d.findtext('d:segment_size', None, space)
-             for d in root.iter(f'{{{space["d"]}}}transport_descriptor')}
-    assert sizes == {'mivla_shm': str(16 << 20), 'mivla_udp': None}
-    participant, = root.iter(f'{{{space["d"]}}}participant')
+@pytest.mark.parametrize('name', ['fastdds.xml', 'fastdds_nodes.xml'])
+def test_fast_dds_profiles_have_one_default_participant_that_repeats_itself(name: str) -> None:
+    root = ElementTree.parse(config_dir() / name).getroot()
+    participant, = root.iter(f'{SPACE}participant')
     assert participant.get('is_default_profile') == 'true'
-    used = participant.findall('.//d:userTransports/d:transport_id', space)
+    period = participant.find(f'.//{SPACE}leaseAnnouncement')
+    assert period is not None
+    assert [element.text for element in period] == ['0', '500000000']
+
+
+def test_the_image_profile_has_a_large_segment_and_keeps_udp() -> None:
+    root = ElementTree.parse(config_dir() / 'fastdds.xml').getroot()
+    sizes = {d.findtext(f'{SPACE}transport_id'): d.findtext(f'{SPACE}segment_size')
+             for d in root.iter(f'{SPACE}transport_descriptor')}
+    assert sizes == {'mivla_shm': str(16 << 20), 'mivla_udp': None}
+    used = root.findall(f'.//{SPACE}userTransports/{SPACE}transport_id')
     assert {element.text for element in used} == set(sizes)
-    assert participant.findtext('.//d:useBuiltinTransports', None, space) == 'false'
+    assert root.findtext(f'.//{SPACE}useBuiltinTransports') == 'false'
 
 
 def test_sim_puts_driver_and_world_on_the_same_loopback_bus() -> None:
@@ -184,6 +191,16 @@ def test_options_made_in_code_are_checked_as_well() -> None:
         build(StackOptions(role='both'))
 
 
+def test_extra_parameters_reach_their_node_and_no_other() -> None:
+    extra = {'world': {'frame_log': '/tmp/log.npy', 'seed': 9}}
+    nodes = by_name(build(StackOptions(sim=True, extra=extra)))
+    assert nodes['/piper/world'].parameters['frame_log'] == '/tmp/log.npy'
+    assert nodes['/piper/world'].parameters['seed'] == 9
+    assert 'frame_log' not in nodes['/piper/driver'].parameters
+    with pytest.raises(UsageError, match="'worlds', which is not in this stack; it has world"):
+        build(StackOptions(sim=True, extra={'worlds': {}}))
+
+
 def test_a_teleop_that_the_robot_lacks_is_refused(tmp_path: Path) -> None:
     profile = yaml.safe_load(load_profile('piper').text)
     profile['teleop'] = {'methods': []}
@@ -215,11 +232,14 @@ def test_bools_are_read_as_launch_users_write_them() -> None:
 
 @pytest.mark.parametrize('value', [
     True, False, 7, -7, 0.0, 30.0, 1e-9, 1e22, 'text', '', 'true', '7', '3.5', 'null', '~', "it's",
-    'a "b" c', 'back\\slash', 'key: value', '# no comment', '[1, 2]', 'ä ö', 'tab\tnewline\n'])
+    'a "b" c', 'back\\slash', 'key: value', '# no comment', '[1, 2]', 'ä ö', 'tab\tnewline\n',
+    ['head=/dev/video0', ''], ['1']])
 def test_parameters_keep_value_and_type_through_yaml(value: object) -> None:
     back = yaml.safe_load(parameter_text(value))  # type: ignore[arg-type]
-    assert back == value or float(back) == value    # PyYAML reads 1e22 as text, rcl as a number
-    assert type(back) is type(value) or isinstance(value, float)
+    if isinstance(value, float):
+        assert float(back) == value    # PyYAML reads 1e+22 as text, rcl as a number
+    else:
+        assert back == value and type(back) is type(value)
 
 
 def test_the_command_line_carries_name_namespace_and_parameters() -> None:

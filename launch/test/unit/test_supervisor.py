@@ -17,7 +17,8 @@ from mivla_bringup.supervisor import Event, EventKind, Outcome, Settings, Superv
 pytestmark = pytest.mark.timeout(30)
 
 QUICK = Settings(respawn=RespawnRule(delay=0.02, limit=2, window=60.0, settle=5.0),
-                 stop=StopTimes(terminate=0.4, kill=2.0, hastened=0.05), guardian_grace=0.5)
+                 stop=StopTimes(terminate=0.4, kill=2.0, hastened=0.05, second=-1.0),
+                 guardian_grace=0.5)
 
 # Children are told what to do by a line of Python; -I -S makes them start in 10 ms.
 OBEDIENT = 'import signal, time\ntry:\n print("up", flush=True); time.sleep(60)\n' \
@@ -168,6 +169,17 @@ def test_a_second_request_hastens_but_keeps_the_order() -> None:
             if event.kind in (EventKind.FORCED, EventKind.STOPPED)]
     assert ends == ['runner', 'driver']
     assert outcome.exit_code == 3
+
+
+def test_the_same_ctrl_c_handed_on_twice_does_not_hasten() -> None:
+    rig = Rig(child('runner', OBEDIENT), settings=Settings())
+
+    def twice(rig: Rig, event: Event) -> None:
+        if event.text == 'up':
+            rig.supervisor.request_stop('Ctrl-C')
+            rig.supervisor.request_stop('Ctrl-C')
+    assert rig.run(twice).exit_code == 0
+    assert not any('hastening' in event.text for event in rig.events)
 
 
 def test_a_stop_asked_before_the_children_are_up_leaves_nobody_behind() -> None:

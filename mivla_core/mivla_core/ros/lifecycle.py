@@ -35,6 +35,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.failure: Optional[str] = None
+        self.broken = False    # set by a node that cannot go on: ``run_node`` ends with code 1
         self.autostart: bool = self.declare_parameter('autostart', True).value
 
     def setup(self) -> None:
@@ -144,6 +145,9 @@ def run_node(make: Callable[[], ManagedNode], args: Optional[list[str]] = None,
             code = 1
         while code == 0 and not ended and rclpy.ok():
             executor.spin_once(timeout_sec=0.25)
+            if node.broken:
+                print(f'{node.get_name()}: {node.failure}', file=sys.stderr, flush=True)
+                code = 1
     except MivlaError as err:
         print(str(err), file=sys.stderr, flush=True)
         code = 1

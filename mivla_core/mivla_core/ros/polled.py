@@ -61,11 +61,15 @@ class PolledSubscription:
 
     def drain(self) -> list[bytes]:
         """Take what has arrived since the last call, serialized, oldest first."""
+        return [serialized for serialized, _ in self.drain_numbered()]
+
+    def drain_numbered(self) -> list[tuple[bytes, int]]:
+        """Do as ``drain``, with each message's publication sequence number."""
         out = []
         handle = self._subscription.handle
         with handle:
             while (taken := handle.take_message(self._type, True)) is not None:
-                out.append(taken[0])
+                out.append((taken[0], int(taken[1]['publication_sequence_number'])))
         return out
 
     def destroy(self) -> None:

@@ -345,7 +345,7 @@ class PiperBackend:
         return self._targets(position, ENABLE_SLACK)
 
     def _targets(self, position: np.ndarray, slack: float) -> list[Any]:
-        """Return the three target frames, inside the stored limits: beyond, the arm refuses all."""
+        """Return the target frames, clipped to the stored limits: beyond, the arm refuses all."""
         arm = position[:JOINTS]
         inside = np.clip(arm, self._lower, self._upper)
         for index in np.flatnonzero(np.abs(inside - arm) > slack):

@@ -24,7 +24,9 @@ __all__ = ['SimCamera', 'SimRig', 'sim_lanes']
 
 WORLD_TIMEOUT_S = 1.0
 START_TIMEOUT_S = 15.0
-POLL_S = 0.002
+POLL_S = 0.0005
+FRESH_STATE_NS = 1_000_000
+FRESH_STATE_WAIT_S = 0.01
 
 
 class SimRig:
@@ -97,7 +99,7 @@ class SimRig:
             raise CameraError(f'camera {", ".join(self._sizes)}: not open')
         self._pace.wait()
         last = self._snapshot
-        snapshot = self._newer_than(None if last is None else last.stamp)
+        snapshot = self._fresh(None if last is None else last.stamp)
         # Noise counts from the reset of a scene, so that an episode's pictures can be repeated.
         fresh = last is None or last.generation != snapshot.generation
         self._number = 0 if fresh else self._number + 1
@@ -105,9 +107,23 @@ class SimRig:
         self._snapshot = snapshot
         self._taken = set()
 
-    def _newer_than(self, stamp: Optional[StampNs]) -> Snapshot:
+    def _fresh(self, last: Optional[StampNs]) -> Snapshot:
+        """
+        Return a state newer than ``last``, best one that was written just now.
+
+        The world writes at its own rate: a picture of its newest state may be almost a period
+        old before it is begun, so the next state is waited for.
+        """
+        snapshot = self._newer_than(last, WORLD_TIMEOUT_S)
+        assert snapshot is not None
+        if StampNs.wall() - snapshot.stamp < FRESH_STATE_NS:
+            return snapshot
+        return self._newer_than(snapshot.stamp, FRESH_STATE_WAIT_S) or snapshot
+
+    def _newer_than(self, stamp: Optional[StampNs], wait_s: float) -> Optional[Snapshot]:
+        """Return a state newer than ``stamp``, or None after a wait shorter than a stall."""
         assert self._reader is not None
-        deadline = time.monotonic() + WORLD_TIMEOUT_S
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 snapshot = self._reader.read()
@@ -116,9 +132,12 @@ class SimRig:
             if stamp is None or snapshot.stamp > stamp:
                 return snapshot
             if time.monotonic() > deadline:
-                raise CameraError(f'camera {", ".join(self._sizes)}: the simulated world has '
-                                  f'stood still for {WORLD_TIMEOUT_S:g} s ({self._path})')
+                break
             time.sleep(POLL_S)
+        if wait_s < WORLD_TIMEOUT_S:
+            return None
+        raise CameraError(f'camera {", ".join(self._sizes)}: the simulated world has stood still '
+                          f'for {WORLD_TIMEOUT_S:g} s ({self._path})')
 
     def _drop_reader(self) -> None:
         if self._reader is not None:

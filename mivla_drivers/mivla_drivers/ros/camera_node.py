@@ -10,11 +10,13 @@ from __future__ import annotations
 import array
 import os
 import queue
+import sys
 import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from mivla_core.errors import ImageError
 from mivla_core.images import numpy_to_image
@@ -23,6 +25,7 @@ from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import stream
 from mivla_core.timing import monotonic_now
+from pydantic import ValidationError
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mivla_drivers.cameras.health import FrameHealth, Health, picture_digest
@@ -45,6 +48,11 @@ class CameraParams:
     robot: str = param('piper', 'Robot profile: a name or a path.')
     source: str = param('', 'Camera plug-in for all roles; empty: as the profile says.')
     devices: list[str] = param([''], "Devices by role, 'role=device'; else as the profile says.")
+    width: int = param(0, 'Width of all pictures [px]; 0: as the profile says.', low=0, high=8192)
+    height: int = param(0, 'Height of all pictures [px]; 0: as the profile says.', low=0,
+                        high=8192)
+    fps: float = param(0.0, 'Rate of all cameras [1/s]; 0: as the profile says.', low=0.0,
+                       high=1000.0)
     open_timeout: float = param(30.0, 'Longest time until all cameras are open [s].',
                                 low=1.0, high=300.0)
     reopen_limit: int = param(100, 'Attempts to bring a lost camera back.', low=0, high=1_000_000)
@@ -139,9 +147,16 @@ class CameraNode(ManagedNode):
             given[role] = device
         if not cameras:
             raise CameraError(f'robot {self.params.robot} has no cameras')
-        return [camera.model_copy(update={
-            'source': self.params.source or camera.source,
-            'device': given.get(camera.role, camera.device)}) for camera in cameras]
+        params = self.params
+        try:
+            return [Camera(**{
+                **camera.model_dump(), 'source': params.source or camera.source,
+                'device': given.get(camera.role, camera.device),
+                'width': params.width or camera.width, 'height': params.height or camera.height,
+                'fps': params.fps or camera.fps}) for camera in cameras]
+        except ValidationError as err:
+            raise CameraError('parameters width, height, fps: '
+                              f'{" ".join(str(err).split())}') from err
 
     def _deliver(self, source: CameraSource, frame: Frame) -> None:
         """Hand a frame to the publishing thread; called in the lane's thread."""
@@ -241,6 +256,9 @@ def _diagnostic(name: str, output: _Output, health: Health) -> DiagnosticStatus:
 
 def main(args: Optional[list[str]] = None) -> int:
     """Run the camera node."""
+    # Pictures are small: OpenCV's pool costs more than it gains beside a control loop.
+    cv2.setNumThreads(1)
+    sys.setswitchinterval(5e-4)
     return run_node(CameraNode, args)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from driver_rig import PROFILE, TICK_NS, Rig
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mivla_core.kinematics import Chain
@@ -22,8 +22,13 @@ LOWER, UPPER, SPAN = PROFILE.lower, PROFILE.upper, PROFILE.upper - PROFILE.lower
 
 
 def examples(count: int) -> settings:
-    """Return settings without a deadline (the machine may be busy) and without a database."""
+    """
+    Return settings for a busy machine: no deadline, no database, the same examples every time.
+
+    A failure is not shrunk, which would take minutes; add Phase.shrink to study one.
+    """
     return settings(max_examples=count, deadline=None, database=None, derandomize=True,
+                    phases=(Phase.explicit, Phase.generate),
                     suppress_health_check=list(HealthCheck))
 
 

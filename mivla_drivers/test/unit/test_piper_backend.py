@@ -296,6 +296,17 @@ def test_enable_times_out_with_the_joint_that_is_missing() -> None:
     assert bench.enable()       # a new attempt starts anew
 
 
+def test_power_confirmed_before_the_sequence_does_not_count() -> None:
+    bench = Bench()
+    bench.device.handle(*codec.encode(codec.MotorPower(7, True)), bench.now)
+    bench.backend.connect(bench.now)
+    assert all(bench.control(0.05).enabled)
+    bench.mute = set(range(0x261, 0x267))       # no news since
+    bench.device.handle(*codec.encode(codec.MotorPower(7, False)), bench.now)
+    with pytest.raises(DriverError, match='joint1 has no power'):
+        bench.enable()
+
+
 @pytest.mark.parametrize(('prepare', 'words'), [
     (lambda d: d._motion(codec.MotionCommand(codec.Stop.STOP)), 'emergency stop'),
     (lambda d: d.inject('teach'), 'not under CAN control'),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mivla_policy.errors import InstructionError
 
-__all__ = ['canonical', 'check_instruction', 'hashed_tokens']
+__all__ = ['canonical', 'check_instruction', 'hashed_batch', 'hashed_tokens']
 
 MAX_CHARACTERS = 1000
 
@@ -73,6 +73,19 @@ def hashed_tokens(instruction: str, width: int,
     for row, word in enumerate(words):
         tokens[row] = _word_vector(word, width)
     return tokens, np.arange(max_tokens) < len(words)
+
+
+def hashed_batch(instructions: Sequence[str], width: int,
+                 max_tokens: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """
+    Return the tokens of several instructions, cut to the longest of them.
+
+    :return: float32 (B, L, width) and bool (B, L), L <= max_tokens.
+    """
+    parts = [hashed_tokens(text, width, max_tokens) for text in instructions]
+    mask = np.stack([present for _, present in parts])
+    longest = int(mask.sum(axis=1).max())
+    return np.stack([tokens for tokens, _ in parts])[:, :longest], mask[:, :longest]
 
 
 def _word_vector(word: str, width: int) -> NDArray[np.float32]:

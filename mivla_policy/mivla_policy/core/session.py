@@ -2,10 +2,13 @@
 One run of a policy: asking for the robot, having it, and giving it back.
 
     IDLE --begin--> ENTERING --granted, mode policy--> RUNNING --end--> LEAVING --> IDLE
+    IDLE --driver in mode policy--> RUNNING --driver not in it--> IDLE
 
-Commands may be sent in RUNNING only. Whatever ends a run, the driver is asked for mode idle as
-long as it still is in mode policy, and the run ends whether it answers or not. Pure: events and
-instants come in, and every event returns what the node has to do.
+Commands may be sent in RUNNING only. A run that a goal began is given back: whatever ends it, the
+driver is asked for mode idle as long as it still is in mode policy, and the run ends whether it
+answers or not. Where somebody else puts the driver into mode policy the runner follows: it runs
+until the mode is taken away and asks for nothing. Pure: events and instants come in, and every
+event returns what the node has to do.
 """
 
 from __future__ import annotations
@@ -86,6 +89,7 @@ class Session:
         self.outcome = Outcome.DONE
         self.message = ''
         self.began: Optional[NowNs] = None
+        self.following = False
         self._timeout_ns = 0
         self._since: Optional[NowNs] = None
         self._fed: Optional[NowNs] = None
@@ -103,9 +107,10 @@ class Session:
         return 0 if self.began is None or self.phase is Phase.IDLE else now - self.began
 
     def begin(self, now: NowNs, timeout_ns: int) -> Do:
-        """Begin a run of at most ``timeout_ns``; only from IDLE."""
-        assert self.phase is Phase.IDLE
+        """Begin a run of at most ``timeout_ns``; only without another goal's run."""
+        assert self.phase is Phase.IDLE or self.following
         self._enter(Phase.ENTERING, now)
+        self.following = False
         self.began, self._timeout_ns, self._granted = now, timeout_ns, False
         self.outcome, self.message = Outcome.DONE, ''
         return Do.ASK_POLICY
@@ -133,8 +138,12 @@ class Session:
         self._driver, self._heard = view, now
         if self.phase is Phase.ENTERING:
             return self._maybe_run(now)
-        if self.phase is Phase.RUNNING and not (view.willing and view.policy_mode):
+        ours = view.willing and view.policy_mode
+        if self.phase is Phase.RUNNING and not ours:
             return self._leave(Outcome.STOPPED, f'the driver is {view.words}', now)
+        if self.phase is Phase.IDLE and ours:
+            self._enter(Phase.RUNNING, now)
+            self.began, self.following, self._fed = now, True, None
         return Do.NOTHING
 
     def cancel(self, reason: str, now: NowNs) -> Do:
@@ -144,8 +153,8 @@ class Session:
         return self._leave(Outcome.CANCELLED, reason, now)
 
     def fail(self, reason: str, now: NowNs) -> Do:
-        """End the run because it cannot succeed."""
-        if self.phase not in (Phase.ENTERING, Phase.RUNNING):
+        """End the run of a goal because it cannot succeed; a followed mode stays."""
+        if self.phase not in (Phase.ENTERING, Phase.RUNNING) or self.following:
             return Do.NOTHING
         return self._leave(Outcome.FAILED, reason, now)
 
@@ -173,12 +182,14 @@ class Session:
             missing = 'enter mode policy' if self._granted else 'answer'
             return self._leave(Outcome.FAILED, f'the driver did not {missing} within '
                                                f'{self.limits.handshake * 1e-9:.1f} s', now)
-        if now - self.began >= self._timeout_ns:
-            return self._leave(Outcome.DONE, 'the time is over', now)
         assert self._heard is not None
         if now - self._heard > self.limits.driver_silence:
             return self._leave(Outcome.STOPPED, 'nothing heard of the driver for '
                                                 f'{(now - self._heard) * 1e-9:.1f} s', now)
+        if self.following:
+            return Do.NOTHING
+        if now - self.began >= self._timeout_ns:
+            return self._leave(Outcome.DONE, 'the time is over', now)
         last = self._since if self._fed is None else max(self._fed, self._since)
         if now - last > self.limits.starvation:
             return self._leave(Outcome.FAILED, f'no actions for {(now - last) * 1e-9:.1f} s: '
@@ -198,12 +209,12 @@ class Session:
     def _leave(self, outcome: Outcome, message: str, now: NowNs) -> Do:
         self.outcome, self.message = outcome, message
         # Still asked for policy: the answer may be under way, so idle is asked for all the same.
-        if self.phase is Phase.ENTERING or (
-                self._driver is not None and self._driver.policy_mode):
+        if not self.following and (self.phase is Phase.ENTERING or (
+                self._driver is not None and self._driver.policy_mode)):
             self._enter(Phase.LEAVING, now)
             return Do.ASK_IDLE
         return self._finish()
 
     def _finish(self) -> Do:
-        self.phase = Phase.IDLE
+        self.phase, self.following = Phase.IDLE, False
         return Do.FINISH

@@ -17,7 +17,7 @@ from mivla_core.profile import RobotProfile
 from torch import Tensor
 
 from mivla_policy.core.episode import Episode
-from mivla_policy.core.language import hashed_tokens
+from mivla_policy.core.language import hashed_batch
 from mivla_policy.core.normalize import Normalizer
 from mivla_policy.errors import ConfigError, EpisodeError
 from mivla_policy.learn.augment import augment
@@ -173,15 +173,14 @@ class _Tensors:
 
     @classmethod
     def of(cls, data: TrainingSet, config: MiVLAConfig, normalizer: Normalizer) -> _Tensors:
-        tokens = [hashed_tokens(text, config.language.width, config.language.max_tokens)
-                  for text in data.instructions]
+        words, mask = hashed_batch(
+            data.instructions, config.language.width, config.language.max_tokens)
         return cls(
             torch.from_numpy(data.images),
             torch.from_numpy(normalizer.state_in(data.states)).float(),
             torch.from_numpy(normalizer.actions_in(data.commands, data.states)).float(),
             torch.from_numpy(data.inside), torch.from_numpy(data.instruction),
-            torch.from_numpy(np.stack([t for t, _ in tokens])),
-            torch.from_numpy(np.stack([m for _, m in tokens])), config.time_max)
+            torch.from_numpy(words), torch.from_numpy(mask), config.time_max)
 
     def loss(self, network: MiVLA, rows: Tensor, recipe: Recipe, generator: torch.Generator,
              vary: bool) -> Tensor:

@@ -290,14 +290,15 @@ class MiVLA(nn.Module):
 
         :param images: (B, C, 3, height, width) in [0, 1], cameras in the order of the config.
         :param state: (B, J), normalized.
-        :param language: (B, L, width of language tokens).
+        :param language: (B, L, width of language tokens), L up to ``max_tokens``.
         :param language_mask: bool (B, L), True where there is a token.
         """
         seen = [encoder(images[:, i]) for i, encoder in enumerate(self.image_encoders)]
         return Context(
             state=self.state_adapter(state)[:, None, :],                        # (B, 1, D)
             image=torch.cat(seen, dim=1) + self.image_position,                 # (B, N, D)
-            language=self.language_adapter(language) + self.language_position,  # (B, L, D)
+            language=self.language_adapter(language)                            # (B, L, D)
+            + self.language_position[:, :language.shape[1]],
             language_mask=language_mask)
 
     def velocity(self, x: Tensor, t: Tensor, context: Context) -> Tensor:

@@ -1,8 +1,11 @@
 """
 The policy runner of one robot: observations out, chunks in, set-points at the control rate.
 
+It runs while the driver is in mode policy: because a goal of ``policy/run`` asked for it, or
+because somebody else put it there.
+
 Everything but the stream happens in the executor's thread, driven by messages: a request leaves in
-the callback of the last picture of a set, a chunk is joined in the callback that receives it. The
+the callback of the last picture of a set, a chunk is joined in the callback that receives it. A
 goal of ``policy/run`` stays in the action state ACCEPTED while it runs and is executed at its end,
 because a waiting execute callback would keep rclpy's executor spinning; ``policy/status`` and the
 feedback tell where it stands.
@@ -194,7 +197,7 @@ class RunnerNode(ManagedNode):
     def _on_image(self, role: str, serialized: bytes) -> None:
         complete = self._buffer.add(Frame(role, stamp_of(serialized), serialized),
                                     StampNs.wall())
-        if complete and self._session.running:
+        if complete and self._session.running and not self._fault:
             self._maybe_request()
 
     def _on_driver(self, message: DriverState) -> None:
@@ -203,7 +206,12 @@ class RunnerNode(ManagedNode):
                  f'{MODE_NAMES.get(message.mode, message.mode)}')
         view = DriverView(willing, message.mode == DriverState.MODE_POLICY,
                           f'{words}: {message.detail}' if message.detail else words)
-        self._perform(self._session.driver(view, monotonic_now()))
+        before = self._session.running
+        action = self._session.driver(view, monotonic_now())
+        if self._session.following and not before:
+            self._fault, self._lacking = '', 'waiting for pictures'
+            self._forget()
+        self._perform(action)
 
     def _on_instruction(self, request: SetInstruction.Request,
                         response: SetInstruction.Response) -> SetInstruction.Response:
@@ -212,6 +220,7 @@ class RunnerNode(ManagedNode):
             response.message = problem
             return response
         self._status.instruction = request.instruction
+        self._fault = ''
         response.ok = True
         self._publish_status()
         return response
@@ -442,6 +451,10 @@ class RunnerNode(ManagedNode):
     def _tick(self) -> None:
         now = monotonic_now()
         self._ticks += 1
+        with self._player_lock:
+            playing = self._player.playing(StampNs.wall())
+        if playing:
+            self._session.fed(now)
         self._perform(self._session.tick(now, self._lacking))
         if self._goal is not None and self._ticks % 5 == 0:
             self._goal.publish_feedback(RunPolicy.Feedback(
@@ -465,8 +478,10 @@ class RunnerNode(ManagedNode):
 
     def _judge(self) -> tuple[int, str]:
         phase = self._session.phase
+        if self._fault:
+            return PolicyStatus.FAULT, self._fault
         if phase is Phase.IDLE:
-            return (PolicyStatus.FAULT, self._fault) if self._fault else (PolicyStatus.IDLE, '')
+            return PolicyStatus.IDLE, ''
         if phase is not Phase.RUNNING:
             return PolicyStatus.WAITING, f'{phase.value} mode policy'
         with self._player_lock:

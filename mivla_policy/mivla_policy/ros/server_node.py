@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import array
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import cv2
 import numpy as np
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -164,6 +166,10 @@ class ServerNode(ManagedNode):
 
 def main(args: Optional[list[str]] = None) -> int:
     """Run the policy server."""
+    # Pictures are small: OpenCV's pool costs more than it gains beside a control loop.
+    cv2.setNumThreads(1)
+    # A request is handed from the executor's thread to the worker's: 5 ms would be a long wait.
+    sys.setswitchinterval(5e-4)
     return run_node(ServerNode, args)
 
 

@@ -12,7 +12,7 @@ import torch
 from mivla_core.profile import RobotProfile
 from numpy.typing import NDArray
 
-from mivla_policy.core.language import check_instruction, hashed_tokens
+from mivla_policy.core.language import canonical, hashed_batch
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import PolicyError, UnknownPolicy
 from mivla_policy.model.checkpoint import CheckpointInfo, check_profile, load_checkpoint
@@ -41,10 +41,10 @@ class MivlaPolicy:
             joint_names=info.joint_names, camera_roles=config.cameras,
             image_size=config.image_size, profile_hash=info.profile_hash,
             instructions=info.instructions)
-        self._words = {
-            check_instruction(text, info.instructions): hashed_tokens(
-                text, config.language.width, config.language.max_tokens)
-            for text in info.instructions}
+        words, mask = hashed_batch(
+            info.instructions, config.language.width, config.language.max_tokens)
+        self._words, self._mask = torch.from_numpy(words), torch.from_numpy(mask)
+        self._row = {canonical(text): row for row, text in enumerate(info.instructions)}
 
     @property
     def spec(self) -> PolicySpec:
@@ -62,8 +62,7 @@ class MivlaPolicy:
         config, normalizer = self.info.model, self.info.normalizer
         images = np.array([[o.images[role] for role in config.cameras] for o in ready])
         states = np.stack([o.joints for o in ready])
-        words = [self._words[check_instruction(o.instruction, self._spec.instructions)]
-                 for o in ready]
+        rows = [self._row[canonical(o.instruction)] for o in ready]
         # NumPy's generator per request: its answer does not depend on who else is in the batch.
         noise = np.stack([
             np.random.default_rng(seed).standard_normal((config.chunk, config.joints))
@@ -72,8 +71,7 @@ class MivlaPolicy:
             context = self.network.encode_observation(
                 pixels(torch.from_numpy(images)),
                 torch.from_numpy(normalizer.state_in(states)).float(),
-                torch.from_numpy(np.stack([tokens for tokens, _ in words])),
-                torch.from_numpy(np.stack([mask for _, mask in words])))
+                self._words[rows], self._mask[rows])
             actions = self.network.sample(context, torch.from_numpy(noise).float()).numpy()
         targets = normalizer.actions_out(actions, states)
         if not np.isfinite(targets).all():

@@ -22,6 +22,14 @@ from mivla_core.images import encode_jpeg  # noqa: E402
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_core.ros.qos import COMMAND, LATCHED, NEWEST, stream  # noqa: E402
 from mivla_core.timing import NS_PER_S, StampNs  # noqa: E402
+from mivla_policy.ros.runner_node import RunnerNode  # noqa: E402
+from mivla_policy.ros.server_node import ServerNode  # noqa: E402
+from mivla_policy.serve import constant_time  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
+
 from mivla_msgs.action import RunPolicy  # noqa: E402
 from mivla_msgs.msg import (  # noqa: E402
     ActionChunk,
@@ -32,13 +40,6 @@ from mivla_msgs.msg import (  # noqa: E402
     PolicyStatus,
 )
 from mivla_msgs.srv import SetInstruction, SetMode  # noqa: E402
-from mivla_policy.ros.runner_node import RunnerNode  # noqa: E402
-from mivla_policy.ros.server_node import ServerNode  # noqa: E402
-from mivla_policy.serve import constant_time  # noqa: E402
-from rclpy.action import ActionClient  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
 
 PROFILE = load_profile('piper')
 JPEG = encode_jpeg(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
@@ -297,7 +298,7 @@ def test_a_run_streams_at_the_control_rate_and_gives_the_robot_back(
     assert 3 <= result.chunks <= 6
     times = np.array([at for at, _ in rig.robot.commands])
     commands = [command for _, command in rig.robot.commands]
-    assert 250 <= len(commands) <= 400
+    assert 250 <= len(commands) <= 450
     assert np.median(np.diff(times)) == pytest.approx(0.005, abs=0.002)
     assert [c.sequence for c in commands] == list(range(1, len(commands) + 1))
     first = commands[0]
@@ -343,6 +344,23 @@ def test_takeover_is_respected(graph: Graph, server: Any) -> None:
     assert rig.robot.modes == [DriverState.MODE_POLICY]    # idle was not asked for
 
 
+def test_follows_a_mode_that_somebody_else_set(graph: Graph, server: Any) -> None:
+    rig = Rig(graph, instruction='press the bell')
+    rig.robot.announce(mode=DriverState.MODE_POLICY)
+    until(lambda: len(rig.robot.commands) > 20)
+    first = max(command.chunk_id for _, command in rig.robot.commands)
+    rig.robot.announce(mode=DriverState.MODE_IDLE)
+    until(lambda: rig.robot.status[-1].state == PolicyStatus.IDLE)
+    time.sleep(0.05)
+    count = len(rig.robot.commands)
+    time.sleep(0.1)
+    assert len(rig.robot.commands) == count and rig.robot.modes == []
+    # Back in the mode it begins with a new chunk.
+    rig.robot.announce(mode=DriverState.MODE_POLICY)
+    until(lambda: len(rig.robot.commands) > count + 20)
+    assert rig.robot.commands[count][1].chunk_id > first
+
+
 def test_cancel_and_replacement(graph: Graph, server: Any) -> None:
     rig = Rig(graph)
     first = rig.goal(30.0)
@@ -366,6 +384,7 @@ def test_starves_visibly_when_pictures_stop(graph: Graph, server: Any) -> None:
     last = rig.robot.commands[-1][1]
     # The last set-point is the end of a chunk, at rest: nothing is extrapolated.
     np.testing.assert_allclose(last.velocity, 0.0, atol=0.05)
+    assert rig.robot.commands[-1][0] < time.monotonic() - 0.9
     assert rig.robot.status[-1].starved == 1
 
 

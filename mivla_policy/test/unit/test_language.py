@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from mivla_policy.core.language import canonical, check_instruction, hashed_tokens
+from mivla_policy.core.language import canonical, check_instruction, hashed_batch, hashed_tokens
 from mivla_policy.errors import InstructionError
 
 
@@ -33,6 +33,13 @@ def test_an_unknown_instruction_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InstructionError, match="'press the bell'") as caught:
         check_instruction('press the red bell', ['press the bell'])
     assert 'press the red bell' in str(caught.value)
+
+
+def test_a_batch_is_as_long_as_its_longest_sentence() -> None:
+    tokens, mask = hashed_batch(['press the bell', 'ring'], 16, 8)
+    assert tokens.shape == (2, 3, 16)
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+    np.testing.assert_array_equal(tokens[1], hashed_tokens('ring', 16, 8)[0][:3])
 
 
 @pytest.mark.parametrize('sentence', ['', ' .!? ', 'x' * 5000])

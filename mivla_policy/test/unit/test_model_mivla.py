@@ -146,6 +146,8 @@ def test_an_absent_word_has_no_influence(small_config: MiVLAConfig) -> None:
     words[:, 2:] += 5.0
     after = network.sample(network.encode_observation(images, state, words, mask), noise)
     torch.testing.assert_close(after, before)
+    short = network.encode_observation(images, state, words[:, :2], mask[:, :2])
+    torch.testing.assert_close(network.sample(short, noise), before)
     words[:, 1] += 5.0
     other = network.sample(network.encode_observation(images, state, words, mask), noise)
     assert (other - before).abs().max() > 1e-3

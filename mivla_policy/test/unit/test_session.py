@@ -122,3 +122,36 @@ def test_outcomes_are_those_of_the_action() -> None:
     actions = pytest.importorskip('mivla_msgs.action')
     for outcome in Outcome:
         assert getattr(actions.RunPolicy.Result, outcome.name) == outcome.value
+
+
+def test_follows_a_mode_that_somebody_else_set_and_asks_for_nothing() -> None:
+    session = Session(SessionLimits())
+    assert session.driver(POLICY, T0) is Do.NOTHING
+    assert session.running and session.following
+    session.driver(POLICY, T0 + 100 * S)
+    assert session.tick(T0 + 100 * S, 'no pictures') is Do.NOTHING
+    assert session.fail('unknown instruction', T0 + 100 * S) is Do.NOTHING
+    assert session.running
+    assert session.driver(IDLE, T0 + 101 * S) is Do.FINISH
+    assert not session.running and not session.following
+    assert session.driver(STOPPED, T0 + 102 * S) is Do.NOTHING
+    assert session.phase is Phase.IDLE
+
+
+def test_following_ends_with_a_stop_or_a_silent_driver() -> None:
+    session = Session(SessionLimits())
+    session.driver(POLICY, T0)
+    assert session.driver(STOPPED, T0 + S) is Do.FINISH
+    session.driver(POLICY, T0 + 2 * S)
+    assert session.tick(T0 + 6 * S, '') is Do.FINISH
+    assert not session.running
+
+
+def test_a_goal_takes_a_followed_mode_over_and_gives_it_back() -> None:
+    session = Session(SessionLimits())
+    session.driver(POLICY, T0)
+    assert session.begin(T0 + S, 10 * S) is Do.ASK_POLICY
+    assert not session.running
+    session.mode_answer(Do.ASK_POLICY, True, '', T0 + S)
+    assert session.running and not session.following
+    assert session.cancel('cancelled', T0 + 2 * S) is Do.ASK_IDLE

@@ -230,7 +230,8 @@ class EpisodeWriter:
 
     def _open(self) -> None:
         self._stream = ReservedFile(self.folder / self.file_name, self._options.reserve)
-        self._writer = Writer(self._stream, chunk_size=self._options.chunk_bytes,
+        self._writer = Writer(self._stream,  # type: ignore[arg-type]
+                              chunk_size=self._options.chunk_bytes,
                               compression=CompressionType.NONE)
         self._writer.start(profile='ros2', library='mivla_teleop')
         self._writer.add_metadata(START_RECORD, self._start)

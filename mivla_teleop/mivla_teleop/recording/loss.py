@@ -142,9 +142,9 @@ class PublisherGuess:
             if last < sequence and (best is None or last >= tracks[best]):
                 best = key
         expected = max(1, len(self._gids))
-        if best is not None and len(tracks) < expected:
-            if sequence - tracks[best] - 1 > self._max_gap:
-                best = None
+        if (best is not None and len(tracks) < expected
+                and sequence - tracks[best] - 1 > self._max_gap):
+            best = None
         if best is None:
             best = self._next_key
             self._next_key += 1

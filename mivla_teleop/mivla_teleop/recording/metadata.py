@@ -54,7 +54,7 @@ class _Quoted(str):
     """
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """The safe dumper with quoted strings."""
 
 
@@ -66,7 +66,7 @@ def dump_qos(qos: Sequence[Mapping[str, Any]]) -> str:
     """Return offered QoS profiles as the YAML text that rosbag2 stores with an MCAP channel."""
     if not qos:
         return ''
-    return yaml.safe_dump([_plain(item) for item in qos], sort_keys=False).strip()
+    return str(yaml.safe_dump([_plain(item) for item in qos], sort_keys=False)).strip()
 
 
 def load_qos(text: str) -> tuple[dict[str, Any], ...]:

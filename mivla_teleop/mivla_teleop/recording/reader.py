@@ -30,7 +30,7 @@ __all__ = ['CameraSeries', 'CommandSeries', 'EpisodeData', 'JointSeries', 'bag_s
 COMMAND_ROLES = ('command/teleop', 'command/policy', 'command/applied')
 MAX_BAG_BYTES = 64 << 30
 
-# What rosbags raises on damaged bytes: its own errors where it checks, plain ones where it unpacks.
+# What rosbags raises on damaged bytes: its own errors where it checks, others where it unpacks.
 _DAMAGE = (AnyReaderError, ReaderError, OSError, struct.error, ValueError, TypeError, LookupError)
 
 
@@ -219,8 +219,9 @@ class _Content:
     def _messages(self, role: str) -> list[tuple[int, Any]]:
         """Return (log time, message) of a role, ordered by header stamp."""
         connection = self.roles[role]
-        messages = [(log_time, self._reader.deserialize(data, connection.msgtype))
-                    for _, log_time, data in self._reader.messages([connection])]
+        messages: list[tuple[int, Any]] = [
+            (log_time, self._reader.deserialize(data, connection.msgtype))
+            for _, log_time, data in self._reader.messages([connection])]
         messages.sort(key=lambda item: _ns(item[1].header.stamp))
         return messages
 

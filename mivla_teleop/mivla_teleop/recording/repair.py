@@ -88,12 +88,13 @@ def _copy(damaged: Path, draft: Path) -> tuple[
     found = _Found()
     stream = ReservedFile(draft, reserve=0)
     try:
-        writer = Writer(stream, compression=CompressionType.NONE)
+        writer = Writer(stream, compression=CompressionType.NONE)  # type: ignore[arg-type]
         writer.start(profile='ros2', library='mivla_teleop repair')
         with open(damaged, 'rb') as file:
             spans, counter = _copy_records(_records(file, found), found, writer)
         if not any(span.messages for span in spans.values()):
-            raise BagError(f'{damaged} holds no complete message ({found.damage or "it is empty"})')
+            raise BagError(f'{damaged} holds no complete message '
+                           f'({found.damage or "it is empty"})')
         roles = {name: role for role, name in decode_json(found.facts, 'roles', {}).items()}
         topics = [TopicSpec(channel.topic, roles.get(channel.topic, channel.topic),
                             found.schemas[channel.schema_id].name, '',

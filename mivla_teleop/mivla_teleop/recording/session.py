@@ -9,12 +9,13 @@ of latched topics and the sequence numbers, so that a loss at the very start is 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from mivla_core.timing import NowNs, StampNs, seconds, to_ns
+
 from mivla_teleop.recording.bag import (
     EpisodeWriter,
     Progress,
@@ -29,7 +30,7 @@ from mivla_teleop.recording.episode import (
     TopicSpec,
 )
 from mivla_teleop.recording.errors import RecordingError
-from mivla_teleop.recording.loss import LossCounter, PublisherGuess
+from mivla_teleop.recording.loss import LossCounter, PublisherGuess, TopicCount
 from mivla_teleop.recording.plan import PlannedTopic, requirements
 from mivla_teleop.recording.store import EpisodeStore
 from mivla_teleop.recording.verdict import Thresholds, judge
@@ -222,7 +223,8 @@ class Session:
         return max(0, int(stamp) - self._started) / 1e9 if self._writer is not None else 0.0
 
 
-def _loss(writer: EpisodeWriter, progress: Progress, counts: dict) -> dict[str, TopicLossCount]:
+def _loss(writer: EpisodeWriter, progress: Progress, counts: Mapping[str, TopicCount],
+          ) -> dict[str, TopicLossCount]:
     loss = {}
     for name, span in writer.spans.items():
         count = counts[name]

@@ -128,8 +128,11 @@ class ExpertNode(ManagedNode):
             response.success = True
         except MivlaError as err:
             response.message = str(err)
-        report = self.get_logger().info if response.success else self.get_logger().error
-        report(f'{name}: {response.message}')
+        # Two call sites: rclpy refuses one that changes its severity.
+        if response.success:
+            self.get_logger().info(f'{name}: {response.message}')
+        else:
+            self.get_logger().error(f'{name}: {response.message}')
         return response
 
     def _hold_still(self) -> str:

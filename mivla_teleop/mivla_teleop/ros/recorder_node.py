@@ -10,20 +10,22 @@ episode, marked 'interrupted'. A discarded episode is finished like any other an
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Optional
+from pathlib import Path
+from typing import Any, Optional
 
 from ament_index_python.packages import get_package_share_directory
-from mivla_msgs.msg import RecorderStatus, TopicLoss
-from mivla_msgs.srv import FinishEpisode, StartEpisode
-
 from mivla_core.errors import MivlaError
 from mivla_core.profile import load_profile
 from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import LATCHED
 from mivla_core.timing import StampNs, monotonic_now
+
+from mivla_msgs.msg import RecorderStatus, TopicLoss
+from mivla_msgs.srv import FinishEpisode, StartEpisode
 from mivla_teleop.recording.bag import WriterOptions, free_bytes
 from mivla_teleop.recording.episode import EpisodeStart, TopicSpec, check_task, parse_extra
 from mivla_teleop.recording.errors import RecordingError
@@ -65,10 +67,15 @@ class RecorderParams:
 
 
 class RecorderNode(ManagedNode):
-    """Lifecycle node ``recorder``."""
+    """
+    Lifecycle node ``recorder``.
 
-    def __init__(self) -> None:
-        super().__init__('recorder')
+    :param free: gives the bytes free on the disk of a folder.
+    """
+
+    def __init__(self, free: Callable[[Path], int] = free_bytes, **kwargs: Any) -> None:
+        super().__init__('recorder', **kwargs)
+        self._free = free
         self._params = declare(self, RecorderParams)
         self._session: Optional[Session] = None
         self._taps: Optional[Taps] = None
@@ -95,7 +102,7 @@ class RecorderNode(ManagedNode):
             Thresholds(rate_share=params.rate_share, shortest=params.shortest),
             WriterOptions(queue_bytes=params.queue_mb << 20, sync=params.sync,
                           free_floor=params.free_floor_mb * 1_000_000),
-            stale_after=params.stale_after)
+            stale_after=params.stale_after, free=self._free)
         self._taps = Taps(self, self._plan, self._names, self._session)
         self._status = self.create_lifecycle_publisher(RecorderStatus, 'recorder/status', LATCHED)
         self._made = [
@@ -155,6 +162,7 @@ class RecorderNode(ManagedNode):
         check_task(request.task)
         parse_extra(request.metadata)
         self._publish(RecorderStatus.PREPARING)
+        self._store.prune(self._params.keep_discarded)
         with session.lock:
             taps.discover()
             taps.drain()
@@ -164,7 +172,6 @@ class RecorderNode(ManagedNode):
             simulated = self._params.sim or any(
                 topic.role == 'sim/state' and offer
                 for topic, offer in zip(self._plan, offers, strict=True))
-            self._store.prune(self._params.keep_discarded)
             path = session.start(EpisodeStart(
                 task=request.task, instruction=request.instruction,
                 operator=request.operator_name, robot=self.get_namespace(),
@@ -276,7 +283,7 @@ class RecorderNode(ManagedNode):
         msg.duration = self._session.age(now)
         msg.messages = status.progress.messages
         msg.bytes = status.progress.bytes
-        msg.free_bytes = free_bytes(self._store.root)
+        msg.free_bytes = self._free(self._store.root)
         msg.topics = [TopicLoss(topic=name, received=count.received,
                                 lost=count.lost + count.dropped)
                       for name, count in status.topics.items()]

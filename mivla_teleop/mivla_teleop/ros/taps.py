@@ -14,17 +14,17 @@ import importlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from mivla_core.ros.qos import recorded
+from mivla_core.timing import monotonic_now
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from mivla_core.ros.qos import recorded
-from mivla_core.timing import monotonic_now
 from mivla_teleop.recording.plan import PlannedTopic
 from mivla_teleop.recording.session import Session, Taken
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,16 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
+from mivla_core.profile import load_profile  # noqa: E402
+from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
+from mivla_teleop.recording.reader import read_episode  # noqa: E402
+from mivla_teleop.recording.store import EpisodeStore  # noqa: E402
+from mivla_teleop.ros.recorder_node import RecorderNode  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, JointState  # noqa: E402
+
 from mivla_msgs.msg import (  # noqa: E402
     DriverState,
     JointCommand,
@@ -28,14 +39,6 @@ from mivla_msgs.msg import (  # noqa: E402
     RecorderStatus,
 )
 from mivla_msgs.srv import FinishEpisode, StartEpisode  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, JointState  # noqa: E402
-
-from mivla_core.profile import load_profile  # noqa: E402
-from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
-from mivla_teleop.recording.reader import read_episode  # noqa: E402
-from mivla_teleop.recording.store import EpisodeStore  # noqa: E402
 
 DOMAIN = str(60 + os.getpid() % 40)
 ENV = {**os.environ, 'ROS_DOMAIN_ID': DOMAIN, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
@@ -173,13 +176,16 @@ class Operator:
 class Recorder:
     """The recorder's process."""
 
-    def __init__(self, root: Path, *parameters: str) -> None:
+    def __init__(self, root: Path, *parameters: str, shared_memory: bool = True) -> None:
+        # A process that is stopped may hold a lock in Fast DDS's shared memory, which
+        # delays its peers; with UDP alone it delays nobody.
+        env = ENV if shared_memory else {**ENV, 'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'}
         self.started = time.time_ns()
         arguments = [f'root:={root}', 'shortest:=0.5', 'rate_share:=0.5', *parameters]
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'mivla_teleop.ros.recorder_node', '--ros-args', '-r',
              '__ns:=/piper', *(word for item in arguments for word in ('-p', item))],
-            env=ENV, stderr=subprocess.PIPE, text=True)
+            env=env, stderr=subprocess.PIPE, text=True)
 
     def end(self, how: signal.Signals) -> int:
         """Send a signal and return the exit code."""
@@ -334,3 +340,72 @@ def test_absent_topics_are_listed(tmp_path: Path, robot: Robot, operator: Operat
     recorders.append(Recorder(tmp_path, "required:=['telepathy']"))
     assert recorders[1].process.wait(20) == 1
     assert "['telepathy'] are not recorded" in recorders[1].process.stderr.read()
+
+
+def test_a_disk_that_fills_closes_the_episode(tmp_path: Path, context: rclpy.Context,
+                                              robot: Robot, operator: Operator) -> None:
+    left = [10**12]
+    node = RecorderNode(
+        free=lambda _: left[0], context=context, namespace='piper', parameter_overrides=[
+            Parameter('root', value=str(tmp_path)), Parameter('shortest', value=0.1)])
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    assert node.bring_up(), node.failure
+    ended = threading.Event()
+
+    def spin() -> None:
+        while not ended.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        operator.start_when_ready()
+        operator.pause(1.0)
+        left[0] = 511_000_000
+        operator.wait(lambda: operator.statuses and operator.statuses[-1].state
+                      == RecorderStatus.FAULT, 'status fault')
+        assert 'disk full: 511 MB left' in operator.statuses[-1].detail
+        episode = EpisodeStore(tmp_path).episodes()[0]
+        assert (episode.state, episode.verdict, episode.outcome) == (
+            'disk_full', 'rejected', 'unknown')
+        assert episode.messages > 200
+        late = operator.finish()
+        assert not late.ok and 'disk full' in late.message and 'episode_000001' in late.message
+        refused = operator.start()
+        assert not refused.ok and '511 MB free' in refused.message
+        left[0] = 10**12
+        assert operator.start().ok and operator.finish().ok
+    finally:
+        ended.set()
+        thread.join()
+        node.bring_down()
+        executor.shutdown()
+        node.destroy_node()
+
+
+def test_real_losses_are_counted_exactly(tmp_path: Path, robot: Robot, operator: Operator,
+                                         recorders: list[Recorder]) -> None:
+    """A recorder that stands still longer than its queues hold loses messages, and says so."""
+    recorders.append(Recorder(tmp_path, shared_memory=False))
+    operator.meet(recorders[0])
+    operator.start_when_ready()
+    operator.pause(0.5)
+    recorders[0].process.send_signal(signal.SIGSTOP)
+    try:
+        operator.pause(3.5)
+    finally:
+        recorders[0].process.send_signal(signal.SIGCONT)
+    operator.pause(1.0)
+    done = operator.finish()
+    assert done.ok and done.rejected
+    data = read_episode(done.episode)
+    numbers = data.commands['applied'].sequence.astype(np.int64)
+    missing = int(numbers[-1] - numbers[0] + 1 - len(numbers))
+    reported = json.loads(data.metadata['loss'])['/piper/command/applied']
+    assert missing > 0 and reported['lost'] == missing
+    assert reported['received'] == len(numbers) and reported['publishers'] == 1
+    assert f'/piper/command/applied: {missing} messages lost' in done.reasons
+    operator.wait(lambda: operator.statuses[-1].state == RecorderStatus.IDLE, 'status idle')
+    counted = {item.topic: item.lost for item in operator.statuses[-1].topics}
+    assert counted['/piper/command/applied'] == missing

@@ -11,10 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_samples import JOINTS, START, samples, start, topics, typestore
-from rosbags.highlevel import AnyReader
 from mcap.reader import make_reader
-
 from mivla_teleop.recording import (
     BagError,
     EpisodeResult,
@@ -34,6 +31,8 @@ from mivla_teleop.recording.metadata import (
     write_metadata,
 )
 from mivla_teleop.recording.reader import bag_sha256, read_episode
+from recording_samples import JOINTS, START, samples, start, topics, typestore
+from rosbags.highlevel import AnyReader
 
 QUICK = WriterOptions(free_floor=0, sync=False)
 
@@ -167,7 +166,7 @@ def test_facts_survive_yaml(tmp_path_factory: pytest.TempPathFactory,
     folder = tmp_path_factory.mktemp('facts')
     write_metadata(folder, 'x.mcap', topics(), [TopicSpan() for _ in topics()], facts)
     assert (read_metadata(folder)['custom_data'] or {}) == facts
-    from ruamel.yaml import YAML     # the reader that rosbags uses, YAML 1.2
+    from ruamel.yaml import YAML  # the reader that rosbags uses, YAML 1.2
     text = (folder / 'metadata.yaml').read_text(encoding='utf-8')
     assert YAML(typ='safe').load(text)['rosbag2_bagfile_information']['custom_data'] == facts
 

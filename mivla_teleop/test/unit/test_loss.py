@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mivla_teleop.recording import LossCounter, PublisherGuess
 
 TOPIC = '/piper/joint_states'

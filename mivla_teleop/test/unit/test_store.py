@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from recording_samples import START, samples, start, topics
-
 from mivla_teleop.recording import (
     BagError,
     EpisodeResult,
@@ -21,6 +19,7 @@ from mivla_teleop.recording import (
     judge,
 )
 from mivla_teleop.recording.metadata import TopicSpan
+from recording_samples import START, samples, start, topics
 
 STATES = '/piper/joint_states'
 

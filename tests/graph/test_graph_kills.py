@@ -1,0 +1,82 @@
+"""What happens when a process is killed: the arm holds, the rest goes on or goes down in order."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from mivla_bringup.clickbell import bring_up
+from mivla_bringup.rig import StackDied, with_stack
+from mivla_msgs.msg import DriverState
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def pid_of(rig, name):
+    """Return the process id of a node of this test's stack, by its command line."""
+    for entry in os.listdir('/proc'):
+        if not entry.isdigit():
+            continue
+        try:
+            words = open(f'/proc/{entry}/cmdline', 'rb').read().decode().split('\0')
+            environment = open(f'/proc/{entry}/environ', 'rb').read().decode().split('\0')
+        except (OSError, UnicodeDecodeError):
+            continue
+        if f'__node:={name}' in words and (
+                f'ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}' in environment):
+            return int(entry)
+    raise AssertionError(f'no process of node {name}')
+
+
+def test_killed_sources_leave_the_arm_holding_and_come_back(stack):
+    seen = {}
+
+    def job(rig):
+        bring_up(rig, print)
+        rig.wait('policy/status', lambda m: True, 30.0, 'the runner')
+        rig.client.set_mode('policy')
+        rig.wait('policy/status', lambda m: m.chunks > 0, 10.0, 'chunks')
+        first = pid_of(rig, 'policy_runner')
+        os.kill(first, signal.SIGKILL)
+        latched = rig.client.wait_state(lambda s: s.state == DriverState.STOPPED, 5.0, 'STOPPED')
+        seen['powered'], seen['detail'] = latched.powered, latched.detail
+        deadline = time.monotonic() + 30.0
+        while pid_or_none(rig, 'policy_runner') in (None, first):
+            assert time.monotonic() < deadline, 'the runner was not respawned'
+            rig.pause(0.2)
+        rig.client.reset()
+        state = rig.client.wait_state(lambda s: s.state == DriverState.HOLDING, 3.0, 'HOLDING')
+        seen['after'] = state.mode
+        # The driver itself: it comes back holding or disabled, never moving.
+        driver = pid_of(rig, 'driver')
+        os.kill(driver, signal.SIGKILL)
+        rig.pause(0.5)
+        back = rig.client.wait_state(lambda s: s.detail != 'x' and pid_or_none(
+            rig, 'driver') not in (None, driver), 30.0, 'a new driver')
+        rig.pause(1.0)
+        back = rig.client.state
+        seen['driver'] = (back.state, back.mode)
+
+    def pid_or_none(rig, name):
+        try:
+            return pid_of(rig, name)
+        except AssertionError:
+            return None
+
+    _, outcome = with_stack(stack(), job)
+    assert outcome.exit_code == 0, outcome
+    assert seen['powered']
+    assert seen['after'] == DriverState.MODE_IDLE
+    assert seen['driver'][0] in (DriverState.HOLDING, DriverState.DISABLED, DriverState.STOPPED)
+    assert seen['driver'][1] == DriverState.MODE_IDLE
+
+
+def test_the_death_of_the_world_takes_the_stack_down_and_says_so(stack):
+    def job(rig):
+        bring_up(rig, print)
+        os.kill(pid_of(rig, 'world'), signal.SIGKILL)
+        rig.pause(30.0)
+
+    with pytest.raises(StackDied, match='world'):
+        with_stack(stack(policy='', record=True), job)
