@@ -25,7 +25,7 @@ setup(
     ],
     install_requires=['setuptools'],
     extras_require={'test': ['pytest']},
-    zip_safe=True,
+    zip_safe=False,
     maintainer='MiVLA deployment suite maintainers',
     maintainer_email='maintainers@mivla.invalid',
     description='The stack description, launch files and the mivla command.',

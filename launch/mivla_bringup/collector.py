@@ -66,8 +66,9 @@ class Collector:
 
     @property
     def complete(self) -> bool:
-        """Whether every robot found has told its driver's state."""
-        return all(robot.state is not None for robot in self._robots.values())
+        """Whether there is a robot and every one found has told its driver's state."""
+        robots = self._robots.values()
+        return bool(robots) and all(robot.state is not None for robot in robots)
 
     def snapshot(self) -> Snapshot:
         """Return what is known; rates are those since the last snapshot."""

@@ -131,7 +131,7 @@ class V4l2Camera:
 
     def _configure(self, path: Path) -> None:
         capture, camera = self._capture, self.camera
-        mjpeg = cv2.VideoWriter_fourcc(*'MJPG')
+        mjpeg = cv2.VideoWriter.fourcc(*'MJPG')
         capture.set(cv2.CAP_PROP_FOURCC, mjpeg)
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, camera.height)

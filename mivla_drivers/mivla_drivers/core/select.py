@@ -13,6 +13,7 @@ from math import isfinite
 from mivla_core.profile import RobotProfile
 from mivla_core.timing import NowNs, StampNs, to_ns
 from mivla_drivers.core.limits import limits_of
+from mivla_drivers.core.publishers import UNKNOWN_PUBLISHER
 from mivla_drivers.core.setpoint import Command, Source, Target
 from mivla_drivers.core.verdicts import Refusal, Verdict, Verdicts
 
@@ -91,8 +92,9 @@ class Inbox:
         if command.profile_hash != self._hash:
             return Refusal.WRONG_PROFILE, (f'profile hash {command.profile_hash!r} is not '
                                            f'{self._hash!r}; compare with mivla profile diff')
-        if self._publisher is not None and command.publisher != self._publisher:
-            return Refusal.SECOND_PUBLISHER, 'another publisher already commands; stop one of them'
+        if command.publisher == UNKNOWN_PUBLISHER or (
+                self._publisher is not None and command.publisher != self._publisher):
+            return Refusal.SECOND_PUBLISHER, 'more than one publisher commands; stop the others'
         lead = command.stamp - stamp
         if lead > self._future_ns:
             return Refusal.FUTURE, f'stamp lies {lead / 1e6:.1f} ms in the future'

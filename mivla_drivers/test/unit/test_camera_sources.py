@@ -67,7 +67,7 @@ def test_folder_replay_passes_jpeg_on_and_starts_again(
 
 def test_video_replay(tmp_path: Path, context: SourceContext) -> None:
     path = tmp_path / 'clip.avi'
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 100.0, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 100.0, (64, 48))
     for i in range(3):
         writer.write(cv2.cvtColor(picture(60 * i), cv2.COLOR_RGB2BGR))
     writer.release()
@@ -147,7 +147,7 @@ class FakeCapture:
 
     def get(self, key: int) -> float:
         if key == cv2.CAP_PROP_FOURCC and not self.mjpeg:
-            return cv2.VideoWriter_fourcc(*'YUYV')
+            return cv2.VideoWriter.fourcc(*'YUYV')
         if key == cv2.CAP_PROP_POS_MSEC:
             return time.monotonic() * 1e3 - 7.0
         return self.properties.get(key, 0.0)

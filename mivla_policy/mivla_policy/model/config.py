@@ -103,6 +103,8 @@ class MiVLAConfig:
     :param norm_eps: of every norm.
     :param multiple_of: the inner width of SwiGLU is 8/3 D rounded up to a multiple of this.
     :param time_features: sines and cosines of the flow time.
+    :param time_scale: factor on the flow time in front of them; H-RDT has 1, which a short
+        training from scratch cannot resolve.
     :param steps: Euler steps of the sampler.
     :param time_max: flow times are drawn from [0, time_max).
     :param vision: how pictures become tokens.
@@ -120,6 +122,7 @@ class MiVLAConfig:
     norm_eps: float = 1e-5
     multiple_of: int = 64
     time_features: int = 256
+    time_scale: float = 1.0
     steps: int = 5
     time_max: float = 0.999
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -143,6 +146,8 @@ class MiVLAConfig:
                 f'({self.time_features}) even')
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ConfigError(f'cameras must be different roles, got {list(self.cameras)}')
+        if not 0.0 < self.time_scale <= 10_000.0:
+            raise ConfigError(f'time_scale is {self.time_scale}; expected (0, 10000]')
         if not 0.0 < self.time_max <= 1.0 or not 0.0 < self.norm_eps < 1.0:
             raise ConfigError(
                 f'time_max must be in (0, 1] and norm_eps in (0, 1), got {self.time_max} '

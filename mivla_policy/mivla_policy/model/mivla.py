@@ -221,6 +221,10 @@ class KeypointEncoder(nn.Module):
         self.heat = nn.Conv2d(third, config.keypoints, 1)
         self.log_sharpness = nn.Parameter(torch.tensor(config.log_sharpness))
         self.token = nn.Linear(2 * config.keypoints, width)
+        # Keypoints differ between pictures by about a tenth of their range: make that a token of
+        # the size of the position embedding beside it.
+        nn.init.normal_(self.token.weight, std=1.0)
+        nn.init.zeros_(self.token.bias)
 
     def keypoints(self, picture: Tensor) -> Tensor:
         """Return (B, keypoints, 2): x and y in [-1, 1] from (B, 3, height, width) in [0, 1]."""
@@ -265,9 +269,14 @@ class MiVLA(nn.Module):
                     nn.init.xavier_uniform_(layer.weight)
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
-        for layer in self.time_embedder:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
+        # Inputs must weigh as much as the position embeddings beside them: with torch's default
+        # they came out ten times smaller, and the first hundreds of steps went into growing them.
+        for adapter in (self.language_adapter, self.state_adapter, self.action_adapter,
+                        self.time_embedder):
+            for layer in adapter:
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=(2.0 / layer.in_features) ** 0.5)
+                    nn.init.zeros_(layer.bias)
         # Blocks start without self-attention, picture and feed-forward, and the output at zero
         # (adaLN-Zero of the DiT paper): the first gradients reach the decoder.
         for layer in self.modules():
@@ -305,9 +314,9 @@ class MiVLA(nn.Module):
         """
         Return the flow's velocity (B, T, A) at noisy actions ``x`` (B, T, A), times ``t`` (B,).
 
-        ``t`` enters as it is, within [0, 1]: not times 1000 as in diffusion models.
         """
-        time = self.time_embedder(sincos(t, self.config.time_features).to(x.dtype))  # (B, D)
+        angles = sincos(t * self.config.time_scale, self.config.time_features)
+        time = self.time_embedder(angles.to(x.dtype))                       # (B, D)
         tokens = torch.cat((context.state, self.action_adapter(x)), dim=1)  # (B, 1 + T, D)
         tokens = tokens + self.token_position
         for block in self.blocks:
