@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mivla_core.profile import config_dir, load_profile
-from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS
+from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS, covering_seeds
 
 from mivla_bringup.cli import Parser
 from mivla_bringup.clickbell import PICTURES, bring_up, expert_episode
@@ -23,7 +23,11 @@ __all__ = ['finetune_main', 'record_demonstrations', 'train_demo_main']
 
 TASK = 'click_bell'
 LEVEL = 'hard'
-DEMONSTRATIONS = 30
+# Thirty scenes, the bell on six by five places from edge to edge of its range.
+PLACES = (6, 5)
+DEMONSTRATIONS = PLACES[0] * PLACES[1]
+POOL = 3000       # training seeds to choose the scenes from
+ATTEMPTS = 3
 # DART: spread of the noise that the emulated arm adds to its motor targets while a demonstration
 # is recorded, so that the clean command always shows the way back.
 DISTURBANCE = 0.03    # rad
@@ -84,35 +88,37 @@ def finetune_from(folders: Sequence[Path], robot: str, preset: str, out: Path, *
                     provenance={'accepted_profile_difference': accept, **provenance})
 
 
-def record_demonstrations(bags: Path, count: int, domain: str, first_seed: int) -> list[Path]:
+def record_demonstrations(bags: Path, seeds: Sequence[int], domain: str) -> list[Path]:
     """
-    Record demonstrations of the scripted expert through the graph, one bag each.
+    Record one demonstration of the scripted expert per scene through the graph, one bag each.
 
-    A demonstration that misses, or that the recorder rejects, is discarded and its seed skipped.
+    A demonstration that misses, or that the recorder rejects, is done again.
 
-    :returns: folders of ``count`` good episodes.
+    :returns: the folders of the good episodes, in the order of ``seeds``.
+    :raises BringupError: a scene was not demonstrated in three attempts.
     """
     stack = build(StackOptions(sim=True, teleop='expert', record=True, bags=str(bags), task=TASK,
-                               seed=first_seed, level=LEVEL, domain=domain,
+                               seed=seeds[0], level=LEVEL, domain=domain,
                                extra={'world': {'disturbance_sigma': DISTURBANCE}},
                                **PICTURES))
 
     def job(rig: Rig) -> list[Path]:
         bring_up(rig, lambda text: print(f'bring-up: {text}', flush=True))
         good: list[Path] = []
-        seed = first_seed
-        while len(good) < count:
-            if seed - first_seed >= 2 * count:
-                raise BringupError(f'only {len(good)} of {seed - first_seed} demonstrations were '
-                                   'good; something is wrong with the expert or the rig')
-            result = expert_episode(rig, TASK, seed, LEVEL)
-            if result.success and not result.rejected and result.folder is not None:
-                good.append(result.folder)
-                word = f'{result.seconds:.1f} s'
+        for number, seed in enumerate(seeds, 1):
+            for _ in range(ATTEMPTS):
+                result = expert_episode(rig, TASK, seed, LEVEL)
+                if result.success and not result.rejected and result.folder is not None:
+                    good.append(result.folder)
+                    print(f'demonstration {number} of {len(seeds)} (seed {seed}): '
+                          f'{result.seconds:.1f} s', flush=True)
+                    break
+                why = result.stopped or '; '.join(result.rejected) or 'missed'
+                print(f'demonstration {number} of {len(seeds)} (seed {seed}): again: {why}',
+                      flush=True)
             else:
-                word = f'discarded: {result.stopped or "; ".join(result.rejected) or "missed"}'
-            print(f'demonstration {len(good)} of {count} (seed {seed}): {word}', flush=True)
-            seed += 1
+                raise BringupError(f'scene {seed} was not demonstrated in {ATTEMPTS} attempts: '
+                                   f'{why}')
         rig.client.home()
         return good
 
@@ -145,15 +151,15 @@ def train_demo_main(argv: Sequence[str]) -> int:
         folders = episode_folders([bags])
     else:
         bags = bags / time.strftime('%Y%m%d-%H%M%S')
-        folders = record_demonstrations(bags, arguments.demonstrations, arguments.domain,
-                                        TRAIN_SEEDS[0])
+        seeds = covering_seeds(TASK, TRAIN_SEEDS[:POOL], *PLACES)
+        folders = record_demonstrations(bags, seeds[:arguments.demonstrations], arguments.domain)
     recorded = time.monotonic()
     print(f'recorded {len(folders)} demonstrations in {recorded - begun:.0f} s', flush=True)
     path = finetune_from(folders, 'piper', 'tiny', out, name='piper_click_bell',
                          seed=arguments.seed, steps=arguments.steps, minutes=None,
                          threads=arguments.threads, accept=False, overwrite=True,
                          provenance={'task': TASK, 'level': LEVEL, 'disturbance': DISTURBANCE,
-                                     'first_scene_seed': TRAIN_SEEDS[0],
+                                     'places': PLACES, 'pool': POOL,
                                      'instruction': INSTRUCTIONS[TASK]})
     trained = time.monotonic()
     print(f'trained in {trained - recorded:.0f} s: {path}', flush=True)

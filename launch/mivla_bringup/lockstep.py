@@ -89,6 +89,7 @@ class LockstepRig:
                                     arm=profile.home)
         self.renderer = CameraRenderer(profile, sizes)
         self._frames = 0
+        self._hand: Optional[np.ndarray] = None    # the pose in which the arm is held by hand
         self._result: Optional[TickResult] = None
         self._bus = _DeviceBus(self)
         self.backend = PiperBackend(profile, 'lockstep', profile.name, profile.driver.parameters,
@@ -106,6 +107,8 @@ class LockstepRig:
         """Let one device cycle pass."""
         self.now = self.now + TICK_NS
         self._bus.deliver(self.runtime.tick(self.now), int(self.now) * 1e-9)
+        if self._hand is not None:
+            self.runtime.world.plant.place(self._hand)
 
     def tick(self) -> TickResult:
         """Let one device cycle and one control tick pass."""
@@ -136,11 +139,14 @@ class LockstepRig:
         """
         if self.controller.state is not State.DISABLED:
             self.settle(self.controller.disable(force=True), 'disable')
-        self.runtime.reset(task, seed, level, arm=self.profile.home if arm is None else arm)
+        self._hand = np.array(self.profile.home if arm is None else arm)
+        self.runtime.reset(task, seed, level, arm=self._hand)
         # A stale measurement of the pose before would be where the driver holds.
         for _ in range(20):
             self.tick()
+        # Without torque the arm would fall: it is held until the driver has it.
         self.settle(self.controller.enable(), 'enable')
+        self._hand = None
         for _ in range(20):
             self.tick()
 

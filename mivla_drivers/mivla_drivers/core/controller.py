@@ -9,21 +9,21 @@ The states and what each event does stand in ``machine`` and docs/design/0001-dr
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
 from mivla_core.profile import RobotProfile
 from mivla_core.timing import NowNs, StampNs, to_ns
+from mivla_drivers.core.follower import Follower
 from mivla_drivers.core.guard import Guard
 from mivla_drivers.core.health import Health
 from mivla_drivers.core.homing import JointPath
 from mivla_drivers.core.machine import Behaviour, Event, Mode, State, step
 from mivla_drivers.core.port import ArmBackend, Measurement
+from mivla_drivers.core.report import GuardReport, TickResult
 from mivla_drivers.core.requests import Ask, Request
-from mivla_drivers.core.select import Inbox
-from mivla_drivers.core.setpoint import AppliedSetpoint, Command, Source, Target, Window
-from mivla_drivers.core.verdicts import Refusal, Verdict, Verdicts
+from mivla_drivers.core.setpoint import AppliedSetpoint, Command, Source
+from mivla_drivers.core.verdicts import MOVED, Refusal, Verdict, Verdicts
 from mivla_drivers.errors import DriverError
 
 __all__ = ['Controller', 'GuardReport', 'TickResult']
@@ -31,50 +31,6 @@ __all__ = ['Controller', 'GuardReport', 'TickResult']
 # A longer interval than this many periods is a stall: the device has been standing still.
 STALL_PERIODS = 4
 _SOURCE_OF = {Mode.TELEOP: Source.TELEOP, Mode.POLICY: Source.POLICY}
-_MOVED = frozenset({Verdict.PASSED, Verdict.RAMPING, Verdict.LIMITED_POSITION,
-                    Verdict.LIMITED_VELOCITY, Verdict.LIMITED_ACCELERATION})
-
-
-@dataclass(frozen=True)
-class TickResult:
-    """
-    What one tick did.
-
-    :param setpoint: what was sent; None while nothing is sent.
-    :param measurement: the newest measurement; None when the bus never gave one.
-    :param verdict: what the guard did with the source's target; None without a source.
-    :param detail: a sentence for the operator; '' when all is well.
-    """
-
-    stamp: StampNs
-    state: State
-    mode: Mode
-    setpoint: AppliedSetpoint | None
-    measurement: Measurement | None
-    verdict: Verdict | None
-    braking: bool
-    ramping: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class GuardReport:
-    """
-    What the guard has done since the controller was made.
-
-    :param counts: by kind.
-    :param last: the newest refusal or limit, '' before the first; ``reason`` has its values.
-    :param changes: rises whenever the newest kind changes.
-    :param command_age: seconds since the last admitted command; NaN without one.
-    :param distance: (J,) applied minus target [rad, m]; () without a target.
-    """
-
-    counts: dict[str, int]
-    last: str
-    reason: str
-    changes: int
-    command_age: float
-    distance: tuple[float, ...]
 
 
 class Controller:
@@ -90,17 +46,12 @@ class Controller:
         self._backend = backend
         self._guard = Guard(profile)
         self._health = Health(profile)
+        self._verdicts = Verdicts()
+        self._follower = Follower(profile, self._guard, self._verdicts)
         self._period_ns = to_ns(1.0 / profile.rates.control)
-        self._inboxes = {source: Inbox(profile, source, self._period_ns)
-                         for source in _SOURCE_OF.values()}
-        self._window = Window(before=to_ns(profile.guard.future_tolerance),
-                              after=round(profile.guard.extrapolation_periods * self._period_ns))
-        self._ride_ns = to_ns(profile.ride_through)
-        self._latch_ns = to_ns(profile.guard.latch)
         self._enable_ns = to_ns(profile.guard.enable_timeout)
         self._requests: deque[Request] = deque()
         self._stops: deque[tuple[Event, str]] = deque()
-        self._verdicts = Verdicts()
         self._state, self._mode = State.DISABLED, Mode.IDLE
         self._detail = ''
         self._measurement: Measurement | None = None
@@ -109,10 +60,6 @@ class Controller:
         self._enabling: tuple[Request, NowNs] | None = None
         self._homing: JointPath | None = None
         self._home_wanted = False
-        self._gap = False                          # the ride-through of this gap was counted
-        self._retry_at: NowNs | None = None        # after an unsafe target: when to look again
-        self._target: Target | None = None         # what the last tick followed or refused
-        self._goal: tuple[float, ...] = ()
         self._sequence = 0
 
     @property
@@ -145,13 +92,7 @@ class Controller:
         :param stamp: ROS time of its reception.
         :returns: None when it was admitted, else why not.
         """
-        inbox = self._inboxes.get(command.source)
-        if inbox is None:
-            self._verdicts.report(Refusal.WRONG_SOURCE.value,
-                                  f'{command.source.name} is no command source', int(now))
-            return Refusal.WRONG_SOURCE
-        return inbox.admit(command, now, stamp,
-                           _SOURCE_OF.get(self._mode) is command.source)
+        return self._follower.submit(command, now, stamp, _SOURCE_OF.get(self._mode))
 
     def request_stop(self, reason: str) -> None:
         """Brake and hold from the next tick on, latched."""
@@ -187,9 +128,10 @@ class Controller:
 
     def report(self, now: NowNs) -> GuardReport:
         """Return what the guard has done so far."""
-        parts = [self._verdicts, *(inbox.verdicts for inbox in self._inboxes.values())]
+        parts = [self._verdicts, *(inbox.verdicts for inbox in
+                                   self._follower.inboxes.values())]
         newest = max(parts, key=lambda part: part.at)
-        target, goal = self._target, self._goal
+        target, goal = self._follower.target, self._follower.goal
         age = float('nan') if target is None else (now - target.received) * 1e-9
         distance = tuple(a - b for a, b in zip(self._guard.position, goal))
         return GuardReport(Verdicts.merged(parts), newest.last, newest.reason,
@@ -258,7 +200,7 @@ class Controller:
             return behaviour
         if self._state not in (State.HOLDING, State.MOVING):
             self._mode = Mode.IDLE
-            self._target, self._goal = None, ()
+            self._follower.forget()
         if behaviour is not Behaviour.FOLLOW:
             self._homing, self._home_wanted = None, behaviour is Behaviour.HOME
         if behaviour is Behaviour.HOLD_MEASURED:
@@ -352,7 +294,7 @@ class Controller:
     def _serve_home(self, request: Request, now: NowNs) -> None:
         if self._fire(Event.HOME, '') is Behaviour.HOME:
             self._mode = Mode.IDLE
-            self._target, self._goal = None, ()
+            self._follower.forget()
             request.answer(True, 'moving to the home pose')
         else:
             request.answer(False, self._refusal('home', 'enable or reset first'))
@@ -362,12 +304,13 @@ class Controller:
         if self._fire(event, '') is Behaviour.REFUSE:
             request.answer(False, self._refusal('set_mode', 'enable or reset first'))
             return
-        self._mode = request.mode
-        self._target, self._goal = None, ()
-        self._gap, self._retry_at = False, None
         source = _SOURCE_OF.get(request.mode)
-        if source is not None:
-            self._inboxes[source].open()
+        if source is None:
+            self._follower.forget()
+        else:
+            self._follower.engage(source)
+        # Last: only now does ``submit`` admit the commands of the source.
+        self._mode = request.mode
         request.answer(True, f'mode {request.mode.name.lower()}')
 
     def _refusal(self, what: str, why: str) -> str:
@@ -433,7 +376,7 @@ class Controller:
         target, rate = path.advance(dt)
         verdict = guard.follow(target, rate, dt)
         self._verdicts.count(verdict.value)
-        if verdict not in _MOVED:
+        if verdict not in MOVED:
             self._verdicts.note(verdict.value, guard.reason, int(now))
             self._fire(Event.UNSAFE_TARGET, f'home was given up: {guard.reason}')
             guard.brake(dt)
@@ -443,51 +386,15 @@ class Controller:
 
     def _follow(self, now: NowNs, stamp: StampNs, dt: float) -> tuple[Verdict | None, Source]:
         """Follow the source that the mode names, or brake."""
-        guard, source = self._guard, _SOURCE_OF[self._mode]
-        target = self._target = self._inboxes[source].latest
-        verdict = None
-        if target is not None:
-            verdict = self._try(target, now, stamp, dt)
-            self._verdicts.count(verdict.value)
-            if verdict in _MOVED:
-                return verdict, source
-        guard.brake(dt)
-        return verdict, Source.NONE
-
-    def _try(self, target: Target, now: NowNs, stamp: StampNs, dt: float) -> Verdict:
-        """Move towards ``target``, or say why the tick has to brake."""
-        guard = self._guard
-        age = now - target.received
-        if age > self._latch_ns:
-            self._fire(Event.LATCH, f'stopped: no command from {target.source.name.lower()} '
-                       f'for {age / 1e6:.0f} ms')
-            return Verdict.LATCHED
-        if age > self._ride_ns:
-            if not self._gap:
-                self._gap = True
-                self._verdicts.report(Verdict.RIDE_THROUGH.value,
-                                      f'no command for {age / 1e6:.0f} ms', int(now))
-                self._fire(Event.RIDE_THROUGH, 'waits for its source')
-            return Verdict.RIDE_THROUGH
-        self._gap = False
-        self._goal, late = target.at(stamp, self._window)
-        if late:
-            return Verdict.LATE
-        if self._retry_at is not None:
-            if now < self._retry_at or not guard.standing:
-                return Verdict.BLOCKED
-            self._retry_at = None
-        verdict = guard.follow(self._goal, target.rate, dt)
-        if verdict in _MOVED:
-            if self._state is not State.MOVING:
-                self._fire(Event.FRESH_COMMAND, '')
-            if verdict not in (Verdict.PASSED, Verdict.RAMPING):
-                self._verdicts.note(verdict.value, guard.reason, int(now))
-        elif verdict is not Verdict.BLOCKED:
-            self._verdicts.note(verdict.value, guard.reason, int(now))
-            self._retry_at = NowNs(now + self._ride_ns)
-            self._fire(Event.UNSAFE_TARGET, guard.reason)
-        return verdict
+        source = _SOURCE_OF[self._mode]
+        followed = self._follower.step(source, now, stamp, dt)
+        if followed.event is not None and not (followed.event is Event.FRESH_COMMAND
+                                               and self._state is State.MOVING):
+            self._fire(followed.event, followed.why)
+        if followed.moved:
+            return followed.verdict, source
+        self._guard.brake(dt)
+        return followed.verdict, Source.NONE
 
     def _send(self, now: NowNs, stamp: StampNs, source: Source) -> AppliedSetpoint | None:
         """Write the set-point to the device."""
@@ -502,7 +409,7 @@ class Controller:
                 self._fire(Event.BUS_FAULT, f'fault: {err}')
             return None
         self._sequence += 1
-        target = self._target if source in (Source.TELEOP, Source.POLICY) else None
+        target = self._follower.target if source in (Source.TELEOP, Source.POLICY) else None
         if target is None:
             return AppliedSetpoint(stamp, source, self._sequence, guard.position, guard.velocity)
         return AppliedSetpoint(stamp, source, self._sequence, guard.position, guard.velocity,

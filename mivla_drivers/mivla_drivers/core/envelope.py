@@ -115,7 +115,8 @@ class Envelope:
         """
         Prove the braking trajectory q + v (t - t^2 / (2 T)).
 
-        :param times: braking time T per joint [s], from ``brake_times``.
+        :param velocity: v per joint at its start, and ``times``: T per joint [s]; both from
+            ``brake_motion``.
         :param floor: clearance that must be kept [m]; below zero for an arm that starts outside.
         :returns: None when it is safe, else why not; and the clearance at ``position``.
         """

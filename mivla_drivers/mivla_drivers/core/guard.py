@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from mivla_core.errors import ProfileError
 from mivla_core.profile import RobotProfile
 from mivla_drivers.core.envelope import Envelope, Unsafe
-from mivla_drivers.core.limits import JointLimits, brake_times, limits_of
+from mivla_drivers.core.limits import JointLimits, brake_motion, limits_of
 from mivla_drivers.core.tracker import Candidate, Limited, Tracker
 from mivla_drivers.core.verdicts import Verdict
 
@@ -33,8 +33,7 @@ class BrakePlan:
                  limits: JointLimits) -> None:
         self._limits = limits
         self._position = tuple(position)
-        self._velocity = tuple(velocity)
-        self._times = brake_times(position, velocity, limits)
+        self._velocity, self._times = brake_motion(position, velocity, limits)
         self._elapsed = 0.0
         self.duration = max(self._times)
 
@@ -70,7 +69,7 @@ class Guard:
                     f'{-clear * 1000.0:.1f} mm; move the pose or mend the workspace')
         self._tracker = Tracker(self.limits)
         self._plan: BrakePlan | None = None
-        # Clearance that must be kept: 0, or less for an arm that was placed outside; it only rises.
+        # Clearance to be kept: 0, or less for an arm that was placed outside; it only rises.
         self._floor: float | None = None
         self.placed = False
         self.ramping = False
@@ -150,9 +149,8 @@ class Guard:
         if not candidate.feasible:
             self.reason = 'a joint brakes at its limit'
             return Verdict.BLOCKED
-        times = brake_times(candidate.position, candidate.velocity, self.limits)
-        unsafe, clear = self._envelope.blocked(candidate.position, candidate.velocity, times,
-                                               floor)
+        starts, times = brake_motion(candidate.position, candidate.velocity, self.limits)
+        unsafe, clear = self._envelope.blocked(candidate.position, starts, times, floor)
         if unsafe is not None:
             return self._refuse(unsafe, 'the way on', clear)
         tracker.commit(candidate)

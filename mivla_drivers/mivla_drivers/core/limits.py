@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 from mivla_core.profile import RobotProfile
 
-__all__ = ['JointLimits', 'brake_times', 'limits_of']
+__all__ = ['JointLimits', 'brake_motion', 'limits_of']
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class JointLimits:
     it gives.
 
     :param chain: number of joints of the kinematic chain; they come first and brake together.
+    :param period: of the control loop [s].
     """
 
     lower: tuple[float, ...]
@@ -28,6 +30,7 @@ class JointLimits:
     deceleration: tuple[float, ...]
     ramp: tuple[float, ...]
     chain: int
+    period: float
 
     @property
     def joints(self) -> int:
@@ -42,34 +45,44 @@ class JointLimits:
 
 def limits_of(profile: RobotProfile) -> JointLimits:
     """Read the limits of a profile."""
-    def plain(values: Sequence[float]) -> tuple[float, ...]:
+    def plain(values: Iterable[float]) -> tuple[float, ...]:
         return tuple(float(value) for value in values)
 
     return JointLimits(
         lower=plain(profile.lower), upper=plain(profile.upper), velocity=plain(profile.velocity),
         acceleration=plain(profile.acceleration), deceleration=plain(profile.deceleration),
-        ramp=plain(profile.ramp_velocity), chain=profile.arm_joints)
+        ramp=plain(profile.ramp_velocity), chain=profile.arm_joints,
+        period=1.0 / profile.rates.control)
 
 
-def brake_times(position: Sequence[float], velocity: Sequence[float],
-                limits: JointLimits) -> list[float]:
+def brake_motion(position: Sequence[float], velocity: Sequence[float],
+                 limits: JointLimits) -> tuple[list[float], list[float]]:
     """
-    Return how long each joint brakes from ``velocity`` (J,) at ``position`` (J,) [s].
+    Return how the joints brake from a set-point: start velocity v and duration T of each (J,).
 
-    The joints of the chain decelerate together, so that the tool keeps its direction; a joint
-    that would meet its own limit stops sooner, and joints outside the chain brake alone. Joint j
-    then moves along q + v (t - t^2 / (2 T)) for T seconds and stays.
+    Joint j then moves along q + v (t - t^2 / (2 T)) for T seconds and stays. The joints of the
+    chain decelerate together, so that the tool keeps its direction; a joint that would meet its
+    own limit stops sooner, and joints outside the chain brake alone.
+
+    :param velocity: that led to ``position``: the mean over the last period h, which is reached
+        in its middle. So the trajectory begins h / 2 further on: T is shorter by that, and v
+        smaller in proportion. A joint that may stop within one period does (v = T = 0).
     """
-    decelerations = limits.deceleration
-    times = [abs(v) / d for v, d in zip(velocity, decelerations)]
+    h = limits.period
+    times = [abs(v) / d for v, d in zip(velocity, limits.deceleration)]
     together = max(times[:limits.chain], default=0.0)
-    for j in range(limits.chain):
-        v = velocity[j]
-        if v > 0.0:
-            room = 2.0 * (limits.upper[j] - position[j]) / v
-        elif v < 0.0:
-            room = 2.0 * (limits.lower[j] - position[j]) / v
+    starts = []
+    for j, v in enumerate(velocity):
+        time = times[j]
+        if j < limits.chain and v != 0.0:
+            room = limits.upper[j] - position[j] if v > 0.0 else position[j] - limits.lower[j]
+            # The T at which v (T - h / 2)^2 / (2 T), the way to the end, fills the room.
+            reach = h + 2.0 * max(room, 0.0) / abs(v)
+            time = max(time, min(together, 0.5 * (reach + sqrt(reach * reach - h * h))))
+        if time <= h * (1.0 + 1e-9):
+            starts.append(0.0)
+            times[j] = 0.0
         else:
-            continue
-        times[j] = max(times[j], min(together, room))
-    return times
+            times[j] = time - 0.5 * h
+            starts.append(v * times[j] / time)
+    return starts, times

@@ -3,9 +3,10 @@ From a target to a set-point that a real joint can follow.
 
 Each joint starts from its last applied set-point (position, and the velocity that led to it). A
 target within reach of its velocity and acceleration limits is met exactly; otherwise the joint
-moves towards it by a discrete time-optimal law in coordinates relative to the target's velocity:
-with n = (sqrt(1 + 8 d / (a dt^2)) - 1) / 2 remaining steps for the distance d, the relative speed
-n a dt is the largest one that still ends at rest on the target.
+moves towards it by a discrete time-optimal law in coordinates relative to the target's velocity.
+In units of a dt^2, the distance x takes k steps, k the least integer with k (k + 1) / 2 >= x; the
+first of them is x / k + (k - 1) / 2, each further one is smaller by 1, and the last one ends at
+rest on the target.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from math import sqrt
+from math import ceil, sqrt
 
 from mivla_drivers.core.limits import JointLimits
 
@@ -99,9 +100,8 @@ class Tracker:
             top = limits.velocity[j]
             change = limits.acceleration[j] * dt
             brake = self._towards_limit[j]
-            reach = brake * dt
-            low = reach - sqrt(reach * reach + 2.0 * brake * max(q - limits.lower[j], 0.0))
-            high = sqrt(reach * reach + 2.0 * brake * max(limits.upper[j] - q, 0.0)) - reach
+            low = -_approach(max(q - limits.lower[j], 0.0), brake, dt, limits.period)
+            high = _approach(max(limits.upper[j] - q, 0.0), brake, dt, limits.period)
             exact = (goal - q) / dt
             if abs(exact) > top * _REL + _ABS:
                 why = Limited.VELOCITY
@@ -119,9 +119,9 @@ class Tracker:
             if self.locked[j]:
                 limited = why
             rest = goal - vt * dt - q
-            distance = abs(rest)
-            speed = min(0.5 * change * (sqrt(1.0 + 8.0 * distance / (change * dt)) - 1.0),
-                        distance / dt)
+            distance = abs(rest) / (change * dt)
+            steps = max(1, ceil(0.5 * (sqrt(1.0 + 8.0 * distance) - 1.0) - 1e-9))
+            speed = change * (distance / steps + 0.5 * (steps - 1))
             if ramping and speed > limits.ramp[j]:
                 speed = limits.ramp[j]
             wish = vt + speed if rest > 0.0 else vt - speed
@@ -133,3 +133,17 @@ class Tracker:
             velocities.append((moved - q) / dt)
             locks.append(False)
         return Candidate(tuple(positions), tuple(velocities), tuple(locks), limited, feasible)
+
+
+def _approach(room: float, brake: float, dt: float, period: float) -> float:
+    """
+    Return the largest velocity towards a limit after which the joint can still stop before it.
+
+    Braking from velocity v takes (v - b h / 2)^2 / (2 b), and nothing where v <= b h
+    (``brake_motion``); v dt is travelled before.
+    """
+    at_once = min(room / dt, brake * period)
+    inside = brake * dt * (brake * dt - brake * period) + 2.0 * brake * room
+    if inside <= 0.0:
+        return at_once
+    return max(at_once, sqrt(inside) - brake * dt + 0.5 * brake * period)

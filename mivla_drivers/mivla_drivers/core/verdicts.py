@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-__all__ = ['Refusal', 'Verdict', 'Verdicts']
+__all__ = ['MOVED', 'Refusal', 'Verdict', 'Verdicts']
 
 
 class Refusal(Enum):
@@ -43,6 +43,11 @@ class Verdict(Enum):
     RIDE_THROUGH = 'ride_through'    # older than the ride-through age
     LATCHED = 'latched'
     STALL = 'stall'                  # the loop itself had a gap
+
+
+# The verdicts with which a set-point was continued; with all others the tick brakes.
+MOVED = frozenset({Verdict.PASSED, Verdict.RAMPING, Verdict.LIMITED_POSITION,
+                   Verdict.LIMITED_VELOCITY, Verdict.LIMITED_ACCELERATION})
 
 
 class Verdicts:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 from mivla_core.timing import NowNs, StampNs
-
 from mivla_drivers.core.loop_stats import LoopStats
 
 __all__ = ['PRIORITY', 'ControlThread']

@@ -6,10 +6,10 @@ import array
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from mivla_core.profile import RobotProfile
-from mivla_core.timing import StampNs
 from sensor_msgs.msg import JointState
 
+from mivla_core.profile import RobotProfile
+from mivla_core.timing import StampNs
 from mivla_drivers.core.controller import GuardReport, TickResult
 from mivla_drivers.core.loop_stats import LoopSummary
 from mivla_drivers.core.machine import State

@@ -3,12 +3,14 @@ The driver of one robot: select, guard and hardware at the control rate.
 
 Threads: the control thread takes commands and stops from the middleware itself, ticks the
 controller and publishes what was measured and sent; no other thread has to run for the robot to
-follow, brake or stop. The executor's threads serve the operator and publish status; ``driver/stop``
-has a callback group of its own, so that it is served while another service waits.
+follow, brake or stop. The executor's threads serve the operator and publish status;
+``driver/stop`` has a callback group of its own, so that it is served while another service waits.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 import traceback
@@ -17,16 +19,16 @@ from functools import partial
 from typing import Any, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+
 from mivla_core.profile import RobotProfile, load_profile
 from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import COMMAND, LATCHED, stream
 from mivla_core.timing import NowNs, StampNs, monotonic_now
 from mivla_core.urdf import to_urdf
-from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
-
 from mivla_drivers.core.controller import Controller, TickResult
 from mivla_drivers.core.machine import Mode, State
 from mivla_drivers.core.port import ArmBackend, DeviceInfo, backend_class
@@ -248,8 +250,6 @@ class DriverNode(ManagedNode):
         self.crashed = True
         self.get_logger().fatal('the control loop crashed: '
                                 + ''.join(traceback.format_exception(error)))
-        import os
-        import signal
         os.kill(os.getpid(), signal.SIGTERM)
 
     # Services -------------------------------------------------------------------------------
@@ -272,8 +272,10 @@ class DriverNode(ManagedNode):
         else:
             response.ok, response.message = False, (f'{name}: the control loop did not answer '
                                                     f'within {limit:.0f} s')
-        log = self.get_logger()
-        (log.info if response.ok else log.warning)(f'{name}: {response.message}')
+        if response.ok:   # two calls: rclpy ties a place in the code to one severity
+            self.get_logger().info(f'{name}: {response.message}')
+        else:
+            self.get_logger().warning(f'{name}: {response.message}')
         return response
 
     def _serve_stop(self, request: Any, response: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -30,6 +31,7 @@ __all__ = [
     'seed_split',
     'TABLE_DZ',
     'TRAIN_SEEDS',
+    'covering_seeds',
 ]
 
 # What the operator would say; the only words of the task that may reach a policy.
@@ -204,3 +206,33 @@ class Scenario:
         model.light_diffuse[key] = look.light
         model.vis.headlight.ambient = look.ambient
         model.vis.headlight.diffuse = (look.fill,) * 3
+
+
+def covering_seeds(task: str, seeds: Sequence[int], columns: int, rows: int) -> list[int]:
+    """
+    Choose seeds whose bells cover the table evenly, its edges included.
+
+    A demonstrator who is told to cover the table does the same; thirty seeds at random leave
+    corners without a demonstration.
+
+    :param seeds: to choose from, at least one per place.
+    :param columns: places along x, from edge to edge; at least two.
+    :param rows: places along y.
+    :returns: ``columns * rows`` distinct seeds, column by column.
+    :raises SimError: not enough seeds.
+    """
+    if columns < 2 or rows < 2 or len(seeds) < columns * rows:
+        raise SimError(f'{columns} x {rows} places from {len(seeds)} seeds')
+    bells = np.array([Scenario.draw(task, seed, 'easy').bell for seed in seeds])
+    span = np.array([BELL_X[1] - BELL_X[0], BELL_Y[1] - BELL_Y[0]])
+    unit = (bells - [BELL_X[0], BELL_Y[0]]) / span
+    free = np.ones(len(seeds), dtype=bool)
+    chosen = []
+    for column in range(columns):
+        for row in range(rows):
+            place = np.array([column / (columns - 1), row / (rows - 1)])
+            distance = np.where(free, np.square(unit - place).sum(axis=1), np.inf)
+            nearest = int(np.argmin(distance))
+            free[nearest] = False
+            chosen.append(seeds[nearest])
+    return chosen

@@ -54,8 +54,9 @@ class FakeArm:
         if not self.silent:
             self._received = now
         zeros = np.zeros(len(self.position))
-        return Measurement(self.position.copy(), zeros, zeros, StampNs(0), self._received,
-                           (self.powered,) * len(self.position), (), self.faults, self.foreign)
+        return Measurement(self.position.copy(), zeros, zeros, StampNs(int(self._received)),
+                           self._received, (self.powered,) * len(self.position), (),
+                           self.faults, self.foreign)
 
     def enable(self, now: NowNs) -> bool:
         """Confirm at once unless told otherwise."""

@@ -1,4 +1,4 @@
-"""Properties of select and guard: whatever comes in, only safe set-points go out, and valid ones do."""
+"""Properties of select and guard: only safe set-points go out, and the valid ones do."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def takeover(rig: Rig, ticks: int, q: np.ndarray, v: np.ndarray) -> None:
     rig.tick()
 
 
-SEGMENTS = (rush, rush, cross, cross, jump, jump_plain, swing, noise, silence, stall, late_ticks, stop, resume, home,
-            takeover)
+SEGMENTS = (rush, rush, cross, cross, jump, jump_plain, swing, noise, silence, stall, late_ticks,
+            stop, resume, home, takeover)
 segment = st.tuples(st.sampled_from(SEGMENTS), st.integers(1, 60), st.one_of(pose, wild), rates)
 
 
@@ -214,7 +214,8 @@ def test_nothing_unsafe_goes_out_whatever_comes_in(segments: list[tuple]) -> Non
 
 
 @examples(60)
-@given(garbage, garbage, st.lists(st.sampled_from([*PROFILE.joint_names, 'elbow', '']), max_size=9),
+@given(garbage, garbage,
+       st.lists(st.sampled_from([*PROFILE.joint_names, 'elbow', '']), max_size=9),
        st.integers(-10**12, 10**12), st.sampled_from(list(Source)), st.booleans(), st.booleans())
 def test_a_malformed_command_moves_nothing(position: list[float], velocity: list[float],
                                            names: list[str], lead_ns: int, source: Source,

@@ -9,8 +9,10 @@ answer is overdue is judged on the monotonic clock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any, Optional
 
 from mivla_core.timing import NowNs, StampNs
@@ -22,6 +24,9 @@ __all__ = ['Frame', 'FrameSet', 'Gates', 'ObservationBuffer', 'PacerSettings', '
            'select_state']
 
 MAX_OPEN_REQUESTS = 16
+INTERVALS_KEPT = 5
+# Of two cameras of one rate, one order of arrival gives pictures at most half a period apart.
+PAIRING_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class ObservationBuffer:
         self.refused = 0
         self._newest: dict[str, Frame] = {}
         self._used: dict[str, StampNs] = {}
+        self._intervals: dict[str, deque[int]] = {
+            role: deque(maxlen=INTERVALS_KEPT) for role in self.roles}
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -82,8 +89,11 @@ class ObservationBuffer:
         """
         Keep a frame; return whether the set is complete and newer than the last one taken.
 
-        A frame that lies in the future, or is not newer than the last of its camera, is counted
-        in ``refused`` and dropped.
+        It is complete when its frames belong together: where another camera's next frame will be
+        nearer to this one than its last, that one is waited for. Else cameras that expose at the
+        same time would be paired across periods for ever, once they had been so by chance. A
+        frame that lies in the future, or is not newer than the last of its camera, is counted in
+        ``refused`` and dropped.
         """
         last = self._newest.get(frame.role)
         if frame.role not in self.roles or frame.stamp - now > self.gates.future_ns or (
@@ -91,12 +101,14 @@ class ObservationBuffer:
             self.refused += 1
             return False
         self._newest[frame.role] = frame
+        if last is not None:
+            self._intervals[frame.role].append(frame.stamp - last.stamp)
         if len(self._newest) < len(self.roles):
             return False
         if any(role in self._used and self._newest[role].stamp <= self._used[role]
                for role in self.roles):
             return False
-        return self._skew() <= self.gates.skew_ns
+        return self._skew() <= self._pairing_ns()
 
     def take(self, now: StampNs) -> FrameSet:
         """
@@ -119,6 +131,13 @@ class ObservationBuffer:
         frames = {role: self._newest[role] for role in self.roles}
         self._used = {role: frame.stamp for role, frame in frames.items()}
         return FrameSet(frames, min(frame.stamp for frame in frames.values()))
+
+    def _pairing_ns(self) -> int:
+        """Return how far apart the frames of a set may be, judged by the slowest camera."""
+        periods = [median_low(intervals) for intervals in self._intervals.values() if intervals]
+        if len(periods) < len(self.roles):
+            return self.gates.skew_ns
+        return min(self.gates.skew_ns, round(PAIRING_SHARE * max(periods)))
 
     def _skew(self) -> int:
         stamps = [frame.stamp for frame in self._newest.values()]

@@ -71,11 +71,13 @@ class _Sample:
     inside: NDArray[np.bool_]
 
 
-def build_training_set(episodes: Sequence[Episode], config: MiVLAConfig) -> TrainingSet:
+def build_training_set(episodes: Sequence[Episode], config: MiVLAConfig,
+                       every_frame: bool = False) -> TrainingSet:
     """
-    Cut episodes into samples, one per ``dt_ns`` of the first camera, and decode their pictures.
+    Cut episodes into samples and decode their pictures.
 
     :param config: chunk, dt, cameras and size of the pictures.
+    :param every_frame: one sample per frame of the first camera; else one per ``dt_ns``.
     :raises EpisodeError: naming the episode: a camera or joint missing, an undecodable picture,
         nothing to learn from.
     """
@@ -85,7 +87,7 @@ def build_training_set(episodes: Sequence[Episode], config: MiVLAConfig) -> Trai
     images, samples, instruction, origin = [], [], [], []
     for number, episode in enumerate(episodes):
         _check(episode, config)
-        found = _samples(episode, config)
+        found = _samples(episode, config, every_frame)
         if not found:
             raise EpisodeError(
                 f'{episode.source}: no instant with pictures of all cameras, a joint state '
@@ -116,12 +118,12 @@ def _check(episode: Episode, config: MiVLAConfig) -> None:
                            f'has {config.joints}')
 
 
-def _samples(episode: Episode, config: MiVLAConfig) -> list[_Sample]:
+def _samples(episode: Episode, config: MiVLAConfig, every_frame: bool) -> list[_Sample]:
     """Return the samples of one episode, without pictures."""
     tracks = [episode.cameras[role].stamps_ns for role in config.cameras]
     states, commands = episode.states, episode.commands
     samples = []
-    for instant in _instants(tracks[0], config.dt_ns):
+    for instant in _instants(tracks[0], 1 if every_frame else config.dt_ns):
         if instant > commands.stamps_ns[-1]:
             break
         picked = pick_sources(tracks, states.stamps_ns, instant)
@@ -138,7 +140,7 @@ def _samples(episode: Episode, config: MiVLAConfig) -> list[_Sample]:
 
 def _instants(stamps: NDArray[np.int64], dt_ns: int) -> list[int]:
     """
-    Return the instants at which the policy is asked: half a frame after every dt-th frame.
+    Return the instants at which the policy is asked: half a frame after a frame, ``dt`` apart.
 
     Half a frame, because the pictures of one tick arrive one after the other, and the policy is
     asked when the last of them is there.

@@ -58,6 +58,7 @@ class Recipe:
     :param noise_samples: flow samples per observation and step.
     :param ema_decay: of the averaged weights, which are the result.
     :param steps: length of the schedule, unless a time budget is given.
+    :param every_frame: learn from every frame of a bag; else from one per row of a chunk.
     :param tail_weight: weight in the loss of rows behind the end of a demonstration.
     :param holdout_episodes: episodes left out of training, for a loss on unseen data.
     :param augmentation: how pictures are varied.
@@ -73,6 +74,7 @@ class Recipe:
     noise_samples: int = 2
     ema_decay: float = 0.995
     steps: int = 1000
+    every_frame: bool = False
     tail_weight: float = 1.0
     holdout_episodes: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -80,7 +80,7 @@ def finetune(episodes: Sequence[Episode], profile: RobotProfile, preset: Preset,
     if out_dir.exists() and not overwrite:
         raise ConfigError(f'{out_dir} exists; choose another directory')
     torch.set_num_threads(threads)
-    data = build_training_set(episodes, config)
+    data = build_training_set(episodes, config, recipe.every_frame)
     result = train(data, config, recipe, seed, steps, time_budget_s, progress)
     record = {
         'preset': preset.name, 'recipe': asdict(recipe), 'seed': seed, 'threads': threads,

@@ -29,12 +29,17 @@ class MivlaPolicy:
     :param network: in evaluation mode.
     :param info: its checkpoint's description.
     :param image_means: camera role -> mean training picture, uint8 (height, width, 3).
+    :param limits: lower and upper position limits (J,) that targets are cut at [rad, m]. A joint
+        that was demonstrated at its limit is predicted a hair to either side of it, and the
+        guard should not have to limit that at every tick.
     """
 
     def __init__(self, network: MiVLA, info: CheckpointInfo,
-                 image_means: Mapping[str, NDArray[np.uint8]]) -> None:
+                 image_means: Mapping[str, NDArray[np.uint8]],
+                 limits: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
         """Tokens of the known instructions are made here, once."""
         self.network, self.info, self.image_means = network, info, dict(image_means)
+        self._lower, self._upper = limits
         config = info.model
         self._spec = PolicySpec(
             name=info.name, horizon=config.chunk, dt_ns=config.dt_ns,
@@ -76,7 +81,7 @@ class MivlaPolicy:
         targets = normalizer.actions_out(actions, states)
         if not np.isfinite(targets).all():
             raise PolicyError(f'policy {self.info.name} answered with a value that is not finite')
-        return list(targets)
+        return list(np.clip(targets, self._lower, self._upper))
 
 
 def mivla_policy(profile: RobotProfile, parameters: Mapping[str, Any]) -> MivlaPolicy:
@@ -101,4 +106,4 @@ def mivla_policy(profile: RobotProfile, parameters: Mapping[str, Any]) -> MivlaP
         info = replace(info, name=f'{info.name} (profile difference accepted)',
                        profile_hash=profile.hash, joint_names=profile.joint_names)
     check_profile(info, profile)
-    return MivlaPolicy(network, info, means)
+    return MivlaPolicy(network, info, means, (profile.lower, profile.upper))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Optional, Union
@@ -21,14 +22,16 @@ from mivla_core.errors import MivlaError
 from mivla_core.timing import NowNs, StampNs, monotonic_now
 from numpy.typing import NDArray
 
-from mivla_policy.core.observation import Observation
-from mivla_policy.errors import InstructionError, PolicyError
+from mivla_policy.core.observation import Image, Observation, model_image
+from mivla_policy.errors import InstructionError, ObservationError, PolicyError
 from mivla_policy.serve.port import Policy
 
 __all__ = ['Answer', 'Code', 'PolicyWorker', 'Request']
 
 MAX_ROBOTS = 64
 MAX_STATE_ROWS = 1024
+# Pictures of one request decoded side by side; OpenCV lets go of the interpreter meanwhile.
+DECODERS = 2
 
 
 class Code(IntEnum):
@@ -124,6 +127,7 @@ class PolicyWorker:
         self._stopping = False
         self._chunks = 0
         self._thread: Optional[threading.Thread] = None
+        self._decoders = ThreadPoolExecutor(DECODERS, 'decoder')
 
     def warm_up(self) -> float:
         """
@@ -227,12 +231,25 @@ class PolicyWorker:
         joints = self._newest_state(request)
         try:
             observation = spec.prepare(Observation(
-                int(request.stamp), joints, request.images, request.instruction))
+                int(request.stamp), joints, self._pictures(request), request.instruction))
         except InstructionError as err:
             raise _Refused(Code.UNKNOWN_INSTRUCTION, str(err)) from err
         except MivlaError as err:
             raise _Refused(Code.BAD_REQUEST, str(err)) from err
         return _Ready(request, observation, queued * 1e-9, (self._now() - begin) * 1e-9)
+
+    def _pictures(self, request: Request) -> dict[str, Image]:
+        """Return the pictures that the policy needs, at its size; absent ones are left out."""
+        spec = self.policy.spec
+
+        def picture(role: str) -> Image:
+            try:
+                return model_image(request.images[role], spec.image_size)
+            except ObservationError as err:
+                raise ObservationError(f'camera {role}: {err}') from err
+
+        roles = [role for role in spec.camera_roles if role in request.images]
+        return dict(zip(roles, self._decoders.map(picture, roles)))
 
     def _newest_state(self, request: Request) -> NDArray[np.float64]:
         """Return the newest row of the state in the policy's joint order."""

@@ -127,3 +127,12 @@ def test_an_episode_must_be_complete(toy_episode: Maker) -> None:
             toy_episode(1, **change)
     with pytest.raises(EpisodeError, match='2 frames'):
         FrameTrack(np.array([1, 2, 3]), (b'', b''))
+
+
+def test_every_frame_can_be_a_sample(toy_episode: Maker, small_config: MiVLAConfig) -> None:
+    episode = toy_episode(1)
+    some = build_training_set([episode], small_config)
+    every = build_training_set([episode], small_config, every_frame=True)
+    assert len(every) > 1.8 * len(some)
+    np.testing.assert_array_equal(every.images[::2][:len(some)], some.images)
+    np.testing.assert_array_equal(every.commands[::2][:len(some)], some.commands)

@@ -104,6 +104,14 @@ def test_what_cannot_be_answered_is_refused(checkpoint: Path, profile: RobotProf
         policy.infer([base], [])
 
 
+def test_targets_stay_within_the_position_limits(checkpoint: Path,
+                                                 profile: RobotProfile) -> None:
+    policy = mivla_policy(profile, {'checkpoint': str(checkpoint)})
+    policy.network.decoder.fc2.bias.fill_(1000.0)
+    np.testing.assert_array_equal(policy.infer([observation(profile)], [1])[0],
+                                  np.tile(profile.upper, (4, 1)))
+
+
 def test_an_answer_that_is_not_finite_is_never_given(checkpoint: Path,
                                                      profile: RobotProfile) -> None:
     policy = mivla_policy(profile, {'checkpoint': str(checkpoint)})

@@ -46,6 +46,41 @@ def test_newest_frame_per_camera_is_taken() -> None:
     assert taken.frames['head'].stamp == T0 + 33 * MS and taken.oldest == T0 + 30 * MS
 
 
+def arrivals(buffer: ObservationBuffer, offset_ms: float, delay_ms: float = 20.0,
+             first: str = 'head') -> list[tuple[float, float]]:
+    """Feed two cameras at 30 Hz; return (age of the oldest frame, skew) [ms] of every set."""
+    period = 1000 / 30
+    events = sorted(
+        [(i * period + delay_ms, 'head', i * period) for i in range(20)]
+        + [(i * period + offset_ms + delay_ms + 5.0, 'wrist', i * period + offset_ms)
+           for i in range(20)])
+    if first == 'wrist':
+        events = events[1:]
+    sets = []
+    for arrival, role, at in events:
+        now = T0 + round(arrival * MS)
+        if buffer.add(Frame(role, T0 + round(at * MS), None), now):
+            taken = buffer.take(now)
+            stamps = [f.stamp for f in taken.frames.values()]
+            sets.append(((now - taken.oldest) / MS, (max(stamps) - min(stamps)) / MS))
+    return sets
+
+
+def test_cameras_that_expose_together_are_paired_within_a_period_whoever_comes_first() -> None:
+    """A missed first frame must not shift every later pair by a period."""
+    for first in ('head', 'wrist'):
+        sets = arrivals(buffer(), 0.0, first=first)
+        assert len(sets) >= 18
+        assert all(skew == 0.0 and age < 26.0 for age, skew in sets[2:]), (first, sets)
+
+
+def test_cameras_out_of_phase_are_paired_the_nearer_way() -> None:
+    for offset, skew in ((10.0, 10.0), (16.0, 16.0), (25.0, 1000 / 30 - 25.0)):
+        sets = arrivals(buffer(), offset)[3:]
+        assert len(sets) >= 14
+        assert all(abs(found - skew) < 0.1 for _, found in sets), (offset, sets)
+
+
 def test_future_old_and_unknown_frames_are_refused_and_counted() -> None:
     frames = buffer()
     frames.add(frame('head', 10), T0 + 11 * MS)

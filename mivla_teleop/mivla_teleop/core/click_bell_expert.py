@@ -36,9 +36,9 @@ TILT = 0.45
 
 # Cruising speed [rad/s] of an unhurried demonstrator, and the share of the profile's acceleration
 # that is used: the guard in front of the arm must have nothing to limit.
-SPEED = 0.8
+SPEED = 0.64
 ACCELERATION_SHARE = 0.75
-DESCENT_SPEED = 0.085  # mean, m/s
+DESCENT_SPEED = 0.068  # mean, m/s
 
 _JOINT_MARGIN = 0.02  # planned poses keep this far from the position limits [rad]
 _IK_TOLERANCE = 1e-6  # m and rad

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mivla_core.profile import RobotProfile
-
 from mivla_teleop.recording.errors import RecordingError
 from mivla_teleop.recording.verdict import Required
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from mivla_core.timing import NowNs, StampNs, seconds, to_ns
-
 from mivla_teleop.recording.bag import (
     EpisodeWriter,
     Progress,
@@ -95,7 +94,9 @@ class Session:
         self._seen: list[Optional[NowNs]] = [None] * len(plan)
         self._latched: dict[int, Taken] = {}
         self._writer: Optional[EpisodeWriter] = None
-        self._started = 0
+        self._starting = False
+        self._started = 0          # ROS time [ns]
+        self._newest = 0           # ROS time of the last reception [ns]
         self._last = SessionStatus(False, '', 0, Progress(), {})
 
     @property
@@ -121,6 +122,7 @@ class Session:
             return
         with self._lock:
             self._seen[index] = now
+            self._newest = max(self._newest, batch[-1].received_stamp)
             name, guess, counter = self._names[index], self._guesses[index], self._counter
             for taken in batch:
                 counter.observe(name, guess.assign(taken.sequence), taken.sequence)
@@ -151,29 +153,44 @@ class Session:
                 problems.append(f'{name} is silent for {seconds(now - seen):.1f} s')
         return problems
 
-    def start(self, facts: EpisodeStart, topics: Sequence[TopicSpec]) -> Path:
+    def start(self, facts: EpisodeStart, topics: Sequence[TopicSpec],
+              empty: Callable[[], None] = lambda: None) -> Path:
         """
         Open an episode; what is received from now on belongs to it.
 
+        The disk is touched without the lock: making a folder can take seconds on a busy disk, and
+        nothing would be received meanwhile.
+
         :param topics: the planned topics, in their order, as discovered.
+        :param empty: called at the instant of the start, to take in what came before it.
         :return: the folder that the episode will have.
         :raises RecordingError: one is open already, or the disk refuses.
         """
         with self._lock:
-            if self._writer is not None:
+            if self._writer is not None or self._starting:
                 raise RecordingError('an episode is being recorded; finish it first')
-            folder, number = self._store.allocate(facts.task)
-            try:
-                writer = EpisodeWriter(folder, number, facts, topics, self._options, self._free)
-            except RecordingError:
-                self._store.release(folder)
-                raise
-            self._counter.begin(self._names)
-            writer.write([Sample(index, facts.started, taken.source_stamp, taken.sequence,
-                                 taken.data) for index, taken in sorted(self._latched.items())])
-            self._writer = writer
-            self._started = facts.started
+            self._starting = True
+        try:
+            writer = self._make_writer(facts, topics)
+            with self._lock:
+                empty()
+                self._counter.begin(self._names)
+                stamp = max(facts.started, self._newest)
+                writer.write([Sample(index, stamp, taken.source_stamp, taken.sequence, taken.data)
+                              for index, taken in sorted(self._latched.items())])
+                self._writer = writer
+                self._started = stamp
             return writer.final_folder
+        finally:
+            self._starting = False
+
+    def _make_writer(self, facts: EpisodeStart, topics: Sequence[TopicSpec]) -> EpisodeWriter:
+        folder, number = self._store.allocate(facts.task)
+        try:
+            return EpisodeWriter(folder, number, facts, topics, self._options, self._free)
+        except RecordingError:
+            self._store.release(folder)
+            raise
 
     def finish(self, outcome: str, note: str, state: str = 'finished') -> Finished:
         """

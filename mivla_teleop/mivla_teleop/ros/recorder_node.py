@@ -9,21 +9,24 @@ episode, marked 'interrupted'. A discarded episode is finished like any other an
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Optional
 
 from ament_index_python.packages import get_package_share_directory
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
 from mivla_core.errors import MivlaError
 from mivla_core.profile import load_profile
 from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import LATCHED
 from mivla_core.timing import StampNs, monotonic_now
-
 from mivla_msgs.msg import RecorderStatus, TopicLoss
 from mivla_msgs.srv import FinishEpisode, StartEpisode
 from mivla_teleop.recording.bag import WriterOptions, free_bytes
@@ -42,6 +45,8 @@ OUTCOMES = {FinishEpisode.Request.SUCCESS: 'success', FinishEpisode.Request.FAIL
             FinishEpisode.Request.DISCARD: 'discard'}
 WATCH_PERIOD = 0.2
 STATUS_EVERY = 5       # watch periods
+LONG_PAUSE = 0.5       # s between two takes that is worth telling; publishers keep about 1 s
+PRIORITY = -10         # nice value asked for: five percent of a core, but never late
 
 
 @dataclass(frozen=True)
@@ -163,29 +168,33 @@ class RecorderNode(ManagedNode):
         parse_extra(request.metadata)
         self._publish(RecorderStatus.PREPARING)
         self._store.prune(self._params.keep_discarded)
-        with session.lock:
-            taps.discover()
-            taps.drain()
-            offers = taps.offers()
-            if problems := session.missing([len(item) for item in offers], monotonic_now()):
-                raise RecordingError('not ready: ' + '; '.join(problems))
-            simulated = self._params.sim or any(
-                topic.role == 'sim/state' and offer
-                for topic, offer in zip(self._plan, offers, strict=True))
-            path = session.start(EpisodeStart(
-                task=request.task, instruction=request.instruction,
-                operator=request.operator_name, robot=self.get_namespace(),
-                profile_name=self._profile.name, profile_hash=self._profile.hash,
-                profile_text=self._profile.text, joint_names=self._profile.joint_names,
-                simulated=simulated, software=_software(), started=int(StampNs.wall()),
-                extra=request.metadata), [
-                    TopicSpec(name, topic.role, topic.msgtype, self._schemas.text(topic.msgtype),
-                              type_hash(offer), offered_qos(offer))
-                    for topic, name, offer in zip(self._plan, self._names, offers, strict=True)])
+        taps.discover()
+        taps.drain()
+        offers = taps.offers()
+        if problems := session.missing([len(item) for item in offers], monotonic_now()):
+            raise RecordingError('not ready: ' + '; '.join(problems))
+        path = session.start(self._facts(request, offers), [
+            TopicSpec(name, topic.role, topic.msgtype, self._schemas.text(topic.msgtype),
+                      type_hash(offer), offered_qos(offer))
+            for topic, name, offer in zip(self._plan, self._names, offers, strict=True)],
+            empty=taps.drain)
+        taps.longest_pause()
         taps.wake()
         self._detail, self._fault = '', False
         self.get_logger().info(f'recording {path}')
         return str(path)
+
+    def _facts(self, request: StartEpisode.Request,
+               offers: Sequence[Sequence[TopicEndpointInfo]]) -> EpisodeStart:
+        simulated = self._params.sim or any(
+            topic.role == 'sim/state' and offer
+            for topic, offer in zip(self._plan, offers, strict=True))
+        return EpisodeStart(
+            task=request.task, instruction=request.instruction, operator=request.operator_name,
+            robot=self.get_namespace(), profile_name=self._profile.name,
+            profile_hash=self._profile.hash, profile_text=self._profile.text,
+            joint_names=self._profile.joint_names, simulated=simulated, software=_software(),
+            started=int(StampNs.wall()), extra=request.metadata)
 
     def _on_finish(self, request: FinishEpisode.Request,
                    response: FinishEpisode.Response) -> FinishEpisode.Response:
@@ -222,6 +231,9 @@ class RecorderNode(ManagedNode):
             f'{finished.path.name}: {finished.seconds:.1f} s, {finished.messages} messages, '
             f'{finished.lost} lost, {outcome}, {finished.verdict}'
             + (': ' + '; '.join(finished.reasons) if finished.reasons else ''))
+        pause = taps.longest_pause()
+        if pause > LONG_PAUSE:
+            self._detail += f'; this process stood still for {pause:.1f} s'
         if finished.reasons:
             self.get_logger().warning(f'finished {self._detail}')
         else:
@@ -299,7 +311,14 @@ def _software() -> str:
 
 
 def main(args: Optional[list[str]] = None) -> None:
-    """Run the recorder."""
+    """
+    Run the recorder.
+
+    It asks for a raised priority before its threads start. Where that is refused it works as well,
+    until the host is so busy that it stands still for longer than the publishers' queues hold.
+    """
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     sys.exit(run_node(RecorderNode, args))
 
 

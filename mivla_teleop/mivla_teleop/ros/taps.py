@@ -17,14 +17,14 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from mivla_core.ros.qos import recorded
-from mivla_core.timing import monotonic_now
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from mivla_core.ros.qos import recorded
+from mivla_core.timing import monotonic_now, seconds
 from mivla_teleop.recording.plan import PlannedTopic
 from mivla_teleop.recording.session import Session, Taken
 
@@ -69,6 +69,8 @@ class Taps:
         self._wake = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name='taps', daemon=True)
+        self._drained = monotonic_now()
+        self._longest_pause = 0
         self.failure = ''
 
     def open(self) -> None:
@@ -93,8 +95,20 @@ class Taps:
         """Hand everything that has come to the session."""
         with self._session.lock:
             now = monotonic_now()
+            self._longest_pause = max(self._longest_pause, now - self._drained)
+            self._drained = now
             for index, subscription in enumerate(self._subscriptions):
                 self._session.receive(index, _take(subscription, self._types[index]), now)
+
+    def longest_pause(self) -> float:
+        """
+        Return the longest time between two takes since the last call [s].
+
+        A loss with a pause of more than a publisher's depth is this host's fault, one without is
+        the transport's.
+        """
+        longest, self._longest_pause = self._longest_pause, 0
+        return seconds(longest)
 
     def offers(self) -> list[list[TopicEndpointInfo]]:
         """Return the publishers of each topic, as last discovered."""
@@ -207,5 +221,5 @@ def type_hash(offers: Sequence[TopicEndpointInfo]) -> str:
 
 
 def _duration(value: Any) -> dict[str, int]:
-    seconds, nanoseconds = divmod(value.nanoseconds, 1_000_000_000)
-    return {'sec': seconds, 'nsec': nanoseconds}
+    sec, nsec = divmod(value.nanoseconds, 1_000_000_000)
+    return {'sec': sec, 'nsec': nsec}

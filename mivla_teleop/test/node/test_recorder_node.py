@@ -22,16 +22,13 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from mivla_core.profile import load_profile  # noqa: E402
-from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
-from mivla_teleop.recording.reader import read_episode  # noqa: E402
-from mivla_teleop.recording.store import EpisodeStore  # noqa: E402
-from mivla_teleop.ros.recorder_node import RecorderNode  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, JointState  # noqa: E402
 
+from mivla_core.profile import load_profile  # noqa: E402
+from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
 from mivla_msgs.msg import (  # noqa: E402
     DriverState,
     JointCommand,
@@ -39,6 +36,9 @@ from mivla_msgs.msg import (  # noqa: E402
     RecorderStatus,
 )
 from mivla_msgs.srv import FinishEpisode, StartEpisode  # noqa: E402
+from mivla_teleop.recording.reader import read_episode  # noqa: E402
+from mivla_teleop.recording.store import EpisodeStore  # noqa: E402
+from mivla_teleop.ros.recorder_node import RecorderNode  # noqa: E402
 
 DOMAIN = str(60 + os.getpid() % 40)
 ENV = {**os.environ, 'ROS_DOMAIN_ID': DOMAIN, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',

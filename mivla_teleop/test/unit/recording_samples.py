@@ -6,9 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from mivla_teleop.recording import EpisodeStart, Sample, TopicSpec
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
+
+from mivla_teleop.recording import EpisodeStart, Sample, TopicSpec
 
 MSG_FOLDER = Path(__file__).resolve().parents[3] / 'mivla_msgs' / 'msg'
 JOINTS = ('joint1', 'joint2', 'gripper')

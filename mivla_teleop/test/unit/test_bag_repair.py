@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from recording_samples import JOINTS, samples, start, topics
+
 from mivla_teleop.recording import BagError, EpisodeStore, EpisodeWriter, WriterOptions, repair
 from mivla_teleop.recording.bag import recording_name
 from mivla_teleop.recording.reader import read_episode
-from recording_samples import JOINTS, samples, start, topics
 
 CHILD = """
 import sys, time

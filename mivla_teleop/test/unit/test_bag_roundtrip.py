@@ -12,6 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
+from recording_samples import JOINTS, START, samples, start, topics, typestore
+from rosbags.highlevel import AnyReader
+
 from mivla_teleop.recording import (
     BagError,
     EpisodeResult,
@@ -31,8 +34,6 @@ from mivla_teleop.recording.metadata import (
     write_metadata,
 )
 from mivla_teleop.recording.reader import bag_sha256, read_episode
-from recording_samples import JOINTS, START, samples, start, topics, typestore
-from rosbags.highlevel import AnyReader
 
 QUICK = WriterOptions(free_floor=0, sync=False)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
+from recording_samples import START, TYPES, samples, start, topics
+
 from mivla_core.profile import load_profile
 from mivla_core.timing import NowNs
 from mivla_teleop.recording import (
@@ -16,7 +19,6 @@ from mivla_teleop.recording import (
 from mivla_teleop.recording.plan import PlannedTopic, plan_topics
 from mivla_teleop.recording.reader import read_episode
 from mivla_teleop.recording.session import Session, Taken
-from recording_samples import START, TYPES, samples, start, topics
 
 NOW = NowNs(10**9)
 ROLES = list(TYPES)
@@ -127,3 +129,21 @@ def test_plan_of_a_robot() -> None:
     assert plan['profile'].latched and not plan['stop'].judged
     with pytest.raises(RecordingError, match=r"\['telepathy'\] are not recorded"):
         plan_topics(profile, ['telepathy'])
+
+
+def test_messages_flow_while_a_slow_disk_makes_the_folder(tmp_path: Path) -> None:
+    received = []
+
+    def slow(folder: Path) -> int:
+        """Take in messages on another thread while the start is at the disk."""
+        thread = threading.Thread(target=lambda: (feed(session, 0.1), received.append(True)))
+        thread.start()
+        thread.join(10.0)
+        return 10**12
+
+    session = session_in(tmp_path, free=slow)
+    session.start(start(), topics(), empty=lambda: feed(session, 0.1, after=0.1))
+    assert received == [True]
+    feed(session, 0.1, after=0.2)
+    done = session.finish('success', '')
+    assert done.lost == 0 and len(read_episode(done.path).joint_states.stamps) == 20

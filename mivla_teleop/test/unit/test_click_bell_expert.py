@@ -10,6 +10,7 @@ from mivla_teleop.core.click_bell_expert import (
     DWELL,
     HOVER,
     PRESS,
+    SPEED,
     ExpertError,
     Trajectory,
     Variation,
@@ -81,7 +82,7 @@ def test_long_moves_are_stretched_to_the_limits() -> None:
     plan = plan_move(PROFILE, PROFILE.rest, PROFILE.home, settle=0.2)
     check(plan)
     np.testing.assert_allclose(plan.position(plan.duration), PROFILE.home, atol=1e-12)
-    assert np.abs(sample(plan)[1]).max() == pytest.approx(0.8, abs=0.02)
+    assert np.abs(sample(plan)[1]).max() == pytest.approx(SPEED, abs=0.02)
     # A short one is bound by acceleration, not by speed.
     near = PROFILE.home + 0.02 * np.array([1, 1, 1, 1, 1, 1, 0])
     check(plan_move(PROFILE, PROFILE.home, near, speed=3.0))

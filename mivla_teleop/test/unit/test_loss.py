@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mivla_teleop.recording import LossCounter, PublisherGuess
 
 TOPIC = '/piper/joint_states'

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from recording_samples import START, samples, start, topics
+
 from mivla_teleop.recording import (
     BagError,
     EpisodeResult,
@@ -19,7 +21,6 @@ from mivla_teleop.recording import (
     judge,
 )
 from mivla_teleop.recording.metadata import TopicSpan
-from recording_samples import START, samples, start, topics
 
 STATES = '/piper/joint_states'
 

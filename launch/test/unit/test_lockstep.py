@@ -1,0 +1,97 @@
+"""The simulated rig in one process: expert, policy and guard on simulated time."""
+
+import numpy as np
+import pytest
+
+from mivla_bringup.lockstep import LockstepRig, run_policy
+from mivla_core.profile import load_profile
+from mivla_drivers.core.machine import Mode, State
+from mivla_drivers.core.setpoint import Command, Source
+from mivla_drivers.sim.runtime import TICK_NS
+from mivla_drivers.sim.scenario import EVAL_SEEDS
+from mivla_policy.serve.port import PolicySpec
+from mivla_teleop.core.click_bell_expert import Variation, plan_press, start_pose
+
+PROFILE = load_profile('piper')
+SIZE = {'head': (96, 72), 'wrist': (96, 72)}
+
+
+@pytest.fixture(scope='module')
+def rig():
+    made = LockstepRig(PROFILE, SIZE)
+    yield made
+    made.close()
+
+
+def press(rig, seed):
+    """Let the expert press the bell of a seed through the teleop input; returns tick results."""
+    rig.begin(seed, 'hard', arm=start_pose(PROFILE, seed))
+    rig.settle(rig.controller.set_mode(Mode.TELEOP), 'mode')
+    target = rig.runtime.world.scenario.target(PROFILE.workspace.table_z)
+    plan = plan_press(PROFILE, rig.applied(), target, Variation.draw(seed))
+    begun, results = rig.stamp, []
+    while not plan.done((rig.stamp - begun) * 1e-9):
+        due = rig.stamp + TICK_NS
+        t = (due - begun) * 1e-9
+        rig.controller.submit(
+            Command(Source.TELEOP, due, PROFILE.joint_names, tuple(plan.position(t)),
+                    PROFILE.hash, tuple(plan.velocity(t)), len(results) + 1),
+            rig.now, rig.stamp)
+        results.append(rig.tick())
+    return results
+
+
+@pytest.mark.parametrize('seed', EVAL_SEEDS[:3])
+def test_the_expert_presses_the_bell_through_guard_codec_and_device(rig, seed):
+    results = press(rig, seed)
+    assert rig.runtime.success
+    assert all(result.state in (State.HOLDING, State.MOVING) for result in results)
+
+
+def test_the_same_seed_gives_the_same_motion(rig):
+    first, second = ([result.setpoint.position for result in press(rig, EVAL_SEEDS[5])]
+                     for _ in range(2))
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+class Still:
+    """A policy that asks to stay where the arm is."""
+
+    spec = PolicySpec('still', 16, 66_666_667, PROFILE.joint_names, ('head', 'wrist'), (96, 96),
+                      PROFILE.hash)
+
+    def infer(self, observations, seeds):
+        return [np.tile(observation.joints, (16, 1)) for observation in observations]
+
+
+def test_a_policy_that_stands_still_does_not_succeed_and_does_not_fault(rig):
+    outcome = run_policy(rig, Still(), EVAL_SEEDS[0], 'easy', limit_s=1.0)
+    assert not outcome.success
+    assert outcome.chunks >= 2
+    assert outcome.verdicts['passed'] > 100
+
+
+class Diver(Still):
+    """A policy that drives the arm through the table."""
+
+    def infer(self, observations, seeds):
+        goal = observations[0].joints + np.array([0, 1.2, 0.6, 0, 0, 0, 0])
+        steps = np.linspace(0, 1, 17)[1:, None]
+        return [observations[0].joints * (1 - steps) + goal * steps]
+
+
+def test_the_guard_keeps_a_diving_policy_above_the_table(rig):
+    lowest = []
+    tip = rig.runtime.world.tip
+
+    class Watched(Diver):
+        def infer(self, observations, seeds):
+            lowest.append(float(tip()[2]))
+            return super().infer(observations, seeds)
+
+    outcome = run_policy(rig, Watched(), EVAL_SEEDS[1], 'easy', limit_s=4.0)
+    lowest.append(float(tip()[2]))
+    assert min(lowest) > PROFILE.workspace.table_z
+    refused = sum(count for name, count in outcome.verdicts.items()
+                  if name in ('below_table', 'blocked', 'limited_position', 'over_limit'))
+    assert refused > 0, outcome.verdicts
