@@ -18,11 +18,11 @@ The stack for installations that have ``launch``: the same nodes as ``mivla up``
     ros2 launch mivla_bringup bringup.launch.py robot:=piper sim:=true teleop:=expert
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from launch import LaunchDescription
 from mivla_bringup.arguments import ARGUMENTS
 from mivla_bringup.stack import RESPAWN_DELAY, RESPAWN_LIMIT, StackOptions, build
 

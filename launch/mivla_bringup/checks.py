@@ -60,6 +60,7 @@ def check_ros() -> Finding:
     """See that ROS and the suite's messages import."""
     try:
         import rclpy
+
         from mivla_msgs.msg import Stop
     except ImportError as err:
         return Finding('ros', Level.BAD, str(err),

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mivla_drivers.sim.scenario import INSTRUCTIONS
-from mivla_msgs.msg import DriverState, RecorderStatus
-
 from mivla_bringup.operate import OperateError
 from mivla_bringup.rig import Rig
+from mivla_drivers.sim.scenario import INSTRUCTIONS
+from mivla_msgs.msg import DriverState, RecorderStatus
 
 __all__ = ['EpisodeResult', 'PICTURES', 'bring_up', 'expert_episode', 'policy_episode']
 

@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mivla_core.ros.qos import LATCHED, NEWEST
-from mivla_msgs.msg import (DriverState, GuardStatus, JointCommand, PolicyStatus, RecorderStatus,
-                            SimState)
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, JointState
@@ -19,6 +16,15 @@ from sensor_msgs.msg import CompressedImage, JointState
 from mivla_bringup.operate import MODES, STATES
 from mivla_bringup.session import robots_in_graph
 from mivla_bringup.status import CameraStatus, RobotStatus, Snapshot
+from mivla_core.ros.qos import LATCHED, NEWEST
+from mivla_msgs.msg import (
+    DriverState,
+    GuardStatus,
+    JointCommand,
+    PolicyStatus,
+    RecorderStatus,
+    SimState,
+)
 
 __all__ = ['Collector']
 

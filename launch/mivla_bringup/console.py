@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Optional, TextIO
 from mivla_bringup.supervisor import Event, EventKind
 
 if TYPE_CHECKING:
-    from mivla_msgs.msg import DriverState
-
     from mivla_bringup.operate import RobotClient
+    from mivla_msgs.msg import DriverState
 
 __all__ = ['Console', 'Watcher']
 

@@ -18,11 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mivla_core.profile import load_profile
-from mivla_drivers.sim.scenario import EVAL_SEEDS, INSTRUCTIONS, LEVELS
-
 from mivla_bringup.bench.result import Metric, Result, results_folder, wilson
 from mivla_bringup.cli import Parser
+from mivla_core.profile import load_profile
+from mivla_drivers.sim.scenario import EVAL_SEEDS, INSTRUCTIONS, LEVELS
 
 __all__ = ['evaluate_lockstep', 'evaluate_realtime', 'main']
 

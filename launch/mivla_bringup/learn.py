@@ -9,15 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mivla_core.profile import config_dir, load_profile
-from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS, covering_seeds
-
 from mivla_bringup.cli import Parser
 from mivla_bringup.clickbell import PICTURES, bring_up, expert_episode
 from mivla_bringup.demonstrations import episode_folders, load_demonstrations
 from mivla_bringup.errors import BringupError
 from mivla_bringup.rig import Rig, warnings_to, with_stack
 from mivla_bringup.stack import StackOptions, build
+from mivla_core.profile import config_dir, load_profile
+from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS, covering_seeds
 
 __all__ = ['finetune_main', 'record_demonstrations', 'train_demo_main']
 

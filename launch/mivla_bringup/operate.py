@@ -13,15 +13,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from mivla_core.ros.qos import COMMAND, LATCHED
-from mivla_msgs.msg import DriverState, Stop
-from mivla_msgs.srv import (Disable, Enable, FinishEpisode, Home, Reset, ResetScene,
-                            SetInstruction, SetMode, StartEpisode, StopRobot)
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from mivla_bringup.errors import BringupError, UsageError
 from mivla_bringup.session import robots_in_graph
+from mivla_core.ros.qos import COMMAND, LATCHED
+from mivla_msgs.msg import DriverState, Stop
+from mivla_msgs.srv import (
+    Disable,
+    Enable,
+    FinishEpisode,
+    Home,
+    Reset,
+    ResetScene,
+    SetInstruction,
+    SetMode,
+    StartEpisode,
+    StopRobot,
+)
 
 __all__ = ['FinishedEpisode', 'MODES', 'OUTCOMES', 'OperateError', 'RobotClient', 'STATES',
            'pick_robot']

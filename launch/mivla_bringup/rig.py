@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
-from mivla_core.ros.qos import LATCHED, NEWEST
-from mivla_msgs.msg import DriverState, GuardStatus, PolicyStatus, RecorderStatus, SimState
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
@@ -30,6 +28,8 @@ from mivla_bringup.process import child_of
 from mivla_bringup.session import adopt, session
 from mivla_bringup.stack import Stack
 from mivla_bringup.supervisor import Event, EventKind, Outcome, Supervisor, log_folder
+from mivla_core.ros.qos import LATCHED, NEWEST
+from mivla_msgs.msg import DriverState, GuardStatus, PolicyStatus, RecorderStatus, SimState
 
 __all__ = ['Interrupted', 'Rig', 'StackDied', 'with_stack']
 

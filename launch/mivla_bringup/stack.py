@@ -17,10 +17,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Union
 
-from mivla_core.profile import RobotProfile, available_profiles, config_dir, load_profile
-
 from mivla_bringup.arguments import ARGUMENTS, Value, parse
 from mivla_bringup.errors import UsageError
+from mivla_core.profile import RobotProfile, available_profiles, config_dir, load_profile
 
 __all__ = ['MODULES', 'NodeSpec', 'RESPAWN_DELAY', 'RESPAWN_LIMIT', 'Stack', 'StackOptions',
            'StopOrder', 'build', 'load_robot']

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rclpy.node import Node
+
 from mivla_core.ros.qos import COMMAND
 from mivla_msgs.msg import Stop
 from mivla_msgs.srv import StopRobot
-from rclpy.node import Node
 
 __all__ = ['StopReport', 'stop_all']
 

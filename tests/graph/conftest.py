@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip('rclpy')
 
-from mivla_bringup.clickbell import PICTURES  # noqa: E402
-from mivla_bringup.stack import StackOptions, build  # noqa: E402
+from mivla_bringup.clickbell import PICTURES
+from mivla_bringup.stack import StackOptions, build
 
 
 @pytest.fixture

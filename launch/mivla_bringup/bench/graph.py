@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mivla_drivers.sim.frame_log import FRAME_DTYPE
-from mivla_drivers.sim.scenario import DEMO_SEEDS, INSTRUCTIONS
-
 from mivla_bringup.clickbell import PICTURES, bring_up
 from mivla_bringup.errors import BringupError
 from mivla_bringup.rig import Rig
 from mivla_bringup.stack import Stack, StackOptions, build
+from mivla_drivers.sim.frame_log import FRAME_DTYPE
+from mivla_drivers.sim.scenario import DEMO_SEEDS, INSTRUCTIONS
 
 __all__ = ['JOINT_FRAMES', 'bench_stack', 'load_frames', 'run_policy_mode']
 

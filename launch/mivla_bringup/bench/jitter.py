@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mivla_core.profile import load_profile
-from mivla_drivers.ros.driver_node import PRIORITY
-
 from mivla_bringup.bench.graph import JOINT_FRAMES, bench_stack, load_frames, run_policy_mode
 from mivla_bringup.bench.result import Metric, Result
 from mivla_bringup.demo import demo_checkpoint
 from mivla_bringup.rig import Rig, warnings_to, with_stack
+from mivla_core.profile import load_profile
+from mivla_drivers.ros.driver_node import PRIORITY
 
 __all__ = ['run']
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mivla_core.ros.qos import stream
-from mivla_core.timing import StampNs
-from mivla_msgs.msg import ActionChunk, JointCommand
 
 from mivla_bringup.bench.graph import JOINT_FRAMES, bench_stack, load_frames, run_policy_mode
 from mivla_bringup.bench.result import Metric, Result, percentiles
 from mivla_bringup.rig import Rig, warnings_to, with_stack
+from mivla_core.ros.qos import stream
+from mivla_core.timing import StampNs
+from mivla_msgs.msg import ActionChunk, JointCommand
 
 __all__ = ['run']
 

@@ -7,14 +7,13 @@ import threading
 import time
 from pathlib import Path
 
-from mivla_core.ros.qos import stream
-from mivla_msgs.msg import JointCommand
-
 from mivla_bringup.bench.graph import bench_stack, run_policy_mode
 from mivla_bringup.bench.result import Metric, Result
 from mivla_bringup.demo import demo_checkpoint
 from mivla_bringup.errors import BringupError
 from mivla_bringup.rig import Rig, warnings_to, with_stack
+from mivla_core.ros.qos import stream
+from mivla_msgs.msg import JointCommand
 
 __all__ = ['run']
 

@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-from mivla_core.ros.qos import stream
-from mivla_core.timing import StampNs
-from mivla_msgs.msg import DriverState, JointCommand
 
 from mivla_bringup.bench.graph import JOINT_FRAMES, bench_stack, load_frames, run_policy_mode
 from mivla_bringup.bench.result import Metric, Result, percentiles
 from mivla_bringup.demo import demo_checkpoint
 from mivla_bringup.operate import OperateError
 from mivla_bringup.rig import Rig, warnings_to, with_stack
+from mivla_core.ros.qos import stream
+from mivla_core.timing import StampNs
+from mivla_msgs.msg import DriverState, JointCommand
 
 __all__ = ['run']
 

@@ -65,9 +65,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(verb: str, rest: Sequence[str]) -> int:
-    from mivla_core.errors import MivlaError
-
     from mivla_bringup.errors import UsageError
+    from mivla_core.errors import MivlaError
     try:
         module = import_module(f'mivla_bringup.cli.{VERBS[verb][0]}')
         return int(module.main(verb, rest))

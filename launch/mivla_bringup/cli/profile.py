@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mivla_core.errors import MivlaError
-from mivla_core.profile import RobotProfile, diff_profiles, load_profile
-
 from mivla_bringup.cli import Parser
 from mivla_bringup.stack import load_robot
+from mivla_core.errors import MivlaError
+from mivla_core.profile import RobotProfile, diff_profiles, load_profile
 
 __all__ = ['main']
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from mivla_bringup.cli import Parser
 from mivla_core.errors import MivlaError
 from mivla_core.profile import available_profiles, load_profile
-
-from mivla_bringup.cli import Parser
 
 __all__ = ['main']
 

@@ -11,6 +11,9 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('mivla_msgs')
 
+from sensor_msgs.msg import CompressedImage, JointState
+from std_srvs.srv import Trigger
+
 from mivla_bringup.cli import main
 from mivla_bringup.collector import Collector
 from mivla_bringup.errors import UsageError
@@ -27,8 +30,6 @@ from mivla_msgs.srv import (
     StartEpisode,
     StopRobot,
 )
-from sensor_msgs.msg import CompressedImage, JointState
-from std_srvs.srv import Trigger
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from mivla_bringup import checks
 from mivla_bringup.checks import Finding, Level, run_checks
 from mivla_bringup.cli import main

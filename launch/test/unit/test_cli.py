@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mivla_bringup.cli import VERBS, learning, main
 from mivla_core.profile import load_profile
 

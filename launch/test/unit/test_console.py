@@ -7,6 +7,7 @@ import termios
 import time
 
 import pytest
+
 from mivla_bringup.console import Console
 from mivla_bringup.supervisor import Event, EventKind
 from mivla_bringup.terminal import is_terminal, single_keys

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mivla_bringup.demonstrations import (DemonstrationError, episode_folders,
-                                          to_training_episode)
+from mivla_bringup.demonstrations import DemonstrationError, episode_folders, to_training_episode
 from mivla_core.profile import load_profile
-from mivla_teleop.recording.reader import (CameraSeries, CommandSeries, EpisodeData, JointSeries)
+from mivla_teleop.recording.reader import CameraSeries, CommandSeries, EpisodeData, JointSeries
 
 PROFILE = load_profile('piper')
 J = len(PROFILE.joints)

@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
 from mivla_bringup.arguments import ARGUMENTS
 from mivla_bringup.stack import RESPAWN_LIMIT, StackOptions, build
 
@@ -126,9 +127,10 @@ def test_an_essential_node_ends_the_launch_after_its_last_respawn(stand_in: None
 
 def test_through_the_real_launch() -> None:
     try:
-        from launch import LaunchContext, LaunchDescription
         from launch.actions import DeclareLaunchArgument
         from launch_ros.actions import Node
+
+        from launch import LaunchContext, LaunchDescription
     except ImportError:
         pytest.skip('launch is not installed: it is not on PyPI')
     description = load().generate_launch_description()

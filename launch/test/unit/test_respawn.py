@@ -1,6 +1,7 @@
 """The respawn rule, without processes or a clock."""
 
 import pytest
+
 from mivla_bringup.respawn import Respawner, RespawnRule, describe_exit
 
 RULE = RespawnRule(delay=1.0, limit=3, window=60.0, settle=20.0)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mivla_bringup.segments import MIN_AGE, clean, dead_segments
 
 OLD = MIN_AGE + 60.0

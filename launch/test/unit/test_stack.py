@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+
 from mivla_bringup.arguments import ARGUMENTS, parse, split_assignments
 from mivla_bringup.errors import UsageError
 from mivla_bringup.process import child_of, command, parameter_text

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from mivla_bringup.child import ChildSpec, StopTimes
 from mivla_bringup.respawn import RespawnRule
 from mivla_bringup.supervisor import Event, EventKind, Outcome, Settings, Supervisor, log_folder

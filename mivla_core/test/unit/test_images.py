@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mivla_core.errors import ImageError
 from mivla_core.images import decode_jpeg, encode_jpeg, image_to_numpy, numpy_to_image
 

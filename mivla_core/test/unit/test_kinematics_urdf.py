@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+
 from mivla_core.kinematics import Chain
 from mivla_core.profile import load_profile
 from mivla_core.urdf import to_urdf

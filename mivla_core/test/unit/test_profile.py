@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import yaml
+
 from mivla_core.errors import ProfileError
 from mivla_core.profile import available_profiles, diff_profiles, load_profile, parse_profile
 

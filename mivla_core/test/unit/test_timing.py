@@ -4,6 +4,7 @@ import operator
 from types import SimpleNamespace
 
 import pytest
+
 from mivla_core.timing import NowNs, StampNs, monotonic_now, seconds, to_ns
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import can
 import numpy as np
-from mivla_core.timing import NowNs, seconds, to_ns
 
+from mivla_core.timing import NowNs, seconds, to_ns
 from mivla_drivers.backends.piper_enable import EnableSequence, refuse_state
 from mivla_drivers.backends.piper_identity import (
     OLDEST_FIRMWARE,

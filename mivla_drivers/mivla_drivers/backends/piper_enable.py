@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 import numpy as np
-from mivla_core.timing import NowNs, to_ns
 
+from mivla_core.timing import NowNs, to_ns
 from mivla_drivers.backends.piper_state import PiperState
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.core.piper_units import JOINTS

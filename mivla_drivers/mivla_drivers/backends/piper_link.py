@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 import can
-from mivla_core.timing import StampNs
 
+from mivla_core.timing import StampNs
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.errors import CodecError, DriverError
 

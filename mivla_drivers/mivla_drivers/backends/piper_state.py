@@ -7,8 +7,8 @@ from collections import deque
 from typing import Any, Optional
 
 import numpy as np
-from mivla_core.timing import NowNs, StampNs, seconds
 
+from mivla_core.timing import NowNs, StampNs, seconds
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.core.piper_units import JOINTS, profile_shift
 from mivla_drivers.core.port import Measurement

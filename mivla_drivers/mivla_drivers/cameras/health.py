@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Optional, Union
 
 import numpy as np
+
 from mivla_core.timing import NowNs
 
 __all__ = ['FrameHealth', 'Health', 'Level', 'picture_digest']

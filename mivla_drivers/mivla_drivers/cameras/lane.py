@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Optional
 
 from mivla_core.errors import MivlaError
-
 from mivla_drivers.cameras.source import CameraError, CameraSource, Frame, Lane
 
 __all__ = ['LaneThread']

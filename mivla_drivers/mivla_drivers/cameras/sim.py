@@ -14,7 +14,6 @@ from typing import Optional
 
 from mivla_core.profile import Camera
 from mivla_core.timing import StampNs
-
 from mivla_drivers.cameras.pace import Pace
 from mivla_drivers.cameras.source import CameraError, CameraSource, Frame, Pinhole, SourceContext
 from mivla_drivers.sim.render import CameraRenderer, intrinsics

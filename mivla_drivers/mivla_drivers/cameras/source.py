@@ -16,10 +16,10 @@ from typing import Optional, Protocol, Union
 
 import cv2
 import numpy as np
+
 from mivla_core.images import decode_jpeg, encode_jpeg
 from mivla_core.profile import Camera, RobotProfile
 from mivla_core.timing import StampNs
-
 from mivla_drivers.errors import DriverError
 
 __all__ = ['GROUP', 'CameraError', 'CameraSource', 'Frame', 'LaneFactory', 'Pinhole',

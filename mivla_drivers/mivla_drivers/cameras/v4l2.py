@@ -16,9 +16,9 @@ from typing import Any, Optional
 
 import cv2
 import numpy as np
+
 from mivla_core.profile import Camera
 from mivla_core.timing import StampNs
-
 from mivla_drivers.cameras.source import CameraError, CameraSource, Frame, Pinhole, SourceContext
 
 __all__ = ['V4l2Camera', 'resolve_device', 'v4l2_lanes']

@@ -20,8 +20,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from mivla_core.timing import NowNs, StampNs
 
+from mivla_core.timing import NowNs, StampNs
 from mivla_drivers.errors import DriverError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Optional, Protocol
 
 import numpy as np
-from mivla_core.timing import NowNs, seconds
 
+from mivla_core.timing import NowNs, seconds
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.core.piper_units import (
     JOINTS,

@@ -18,6 +18,9 @@ from typing import Any, Optional
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from pydantic import ValidationError
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
 from mivla_core.errors import ImageError
 from mivla_core.images import numpy_to_image
 from mivla_core.profile import Camera, load_profile
@@ -25,9 +28,6 @@ from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import stream
 from mivla_core.timing import monotonic_now
-from pydantic import ValidationError
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
 from mivla_drivers.cameras.health import FrameHealth, Health, picture_digest
 from mivla_drivers.cameras.lane import LaneThread
 from mivla_drivers.cameras.source import (

@@ -6,6 +6,7 @@ The instant of a tick is its deadline. The interval statistics measure when the 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -20,6 +21,9 @@ __all__ = ['PRIORITY', 'ControlThread']
 
 # SCHED_FIFO priority of the control loop; the sources' streams are below it.
 PRIORITY = 50
+# Of the other threads of the process: one that holds the interpreter while a busy machine has
+# taken its core away would make the control loop wait for it.
+COMPANION_PRIORITY = 48
 STATS_WINDOW_S = 10.0
 
 
@@ -95,10 +99,14 @@ class ControlThread:
     def _ask_for_realtime(self) -> None:
         if not self._ask:
             return
+        own = threading.get_native_id()
         try:
-            os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO,
-                                  os.sched_param(PRIORITY))
+            os.sched_setscheduler(own, os.SCHED_FIFO, os.sched_param(PRIORITY))
             self.realtime = True
+            for thread in set(map(int, os.listdir('/proc/self/task'))) - {own}:
+                with contextlib.suppress(ProcessLookupError):   # it may have ended meanwhile
+                    os.sched_setscheduler(thread, os.SCHED_FIFO,
+                                          os.sched_param(COMPANION_PRIORITY))
         except (AttributeError, OSError) as err:
             self._tell(f'the control loop runs without SCHED_FIFO ({err}): expect more jitter; '
                        'grant an rtprio limit or run as root')

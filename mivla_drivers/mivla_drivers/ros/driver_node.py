@@ -275,7 +275,7 @@ class DriverNode(ManagedNode):
         if response.ok:   # two calls: rclpy ties a place in the code to one severity
             self.get_logger().info(f'{name}: {response.message}')
         else:
-            self.get_logger().warning(f'{name}: {response.message}')
+            self.get_logger().warning(response.message)
         return response
 
     def _serve_stop(self, request: Any, response: Any) -> Any:

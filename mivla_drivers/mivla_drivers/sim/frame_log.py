@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from mivla_core.timing import NowNs
 
+from mivla_core.timing import NowNs
 from mivla_drivers.sim.arm_model import SimError
 
 __all__ = ['FRAME_DTYPE', 'FrameLog']

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import mujoco
 import numpy as np
-from mivla_core.profile import RobotProfile
 
+from mivla_core.profile import RobotProfile
 from mivla_drivers.sim.arm_model import SimError, arm_model
 from mivla_drivers.sim.disturbance import Disturbance, TargetNoise
 from mivla_drivers.sim.scene import names

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import mujoco
 import numpy as np
-from mivla_core.profile import RobotProfile
 
+from mivla_core.profile import RobotProfile
 from mivla_drivers.sim.arm_model import SimError, arm_model
 from mivla_drivers.sim.scenario import Scenario
 from mivla_drivers.sim.scene import build_model, names, scene_id

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from mivla_core.profile import RobotProfile
 from mivla_core.timing import NowNs, StampNs
-
 from mivla_drivers.devices.piper_device import EmulatedPiper, PiperOptions
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.disturbance import Disturbance

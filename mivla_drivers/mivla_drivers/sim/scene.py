@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import mujoco
 import numpy as np
-from mivla_core.profile import MdhRow, RobotProfile
 
+from mivla_core.profile import MdhRow, RobotProfile
 from mivla_drivers.sim.arm_model import ArmModel, CameraMount, Shape, SimError, arm_model
 from mivla_drivers.sim.bench import ASSETS, bench_xml, textures
 

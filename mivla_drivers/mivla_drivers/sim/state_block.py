@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mivla_core.timing import StampNs
 
+from mivla_core.timing import StampNs
 from mivla_drivers.sim.arm_model import SimError
 
 __all__ = ['block_path', 'Snapshot', 'StateBlockError', 'StateReader', 'StateWriter']

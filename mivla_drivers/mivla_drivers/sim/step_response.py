@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from mivla_core.profile import RobotProfile
 
+from mivla_core.profile import RobotProfile
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.scenario import Scenario
 from mivla_drivers.sim.scene import TIMESTEP

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from mivla_core.profile import RobotProfile
 
+from mivla_core.profile import RobotProfile
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.plant import ArmPlant
 from mivla_drivers.sim.scenario import Scenario

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import can
 import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
 from mivla_core.errors import MivlaError
 from mivla_core.profile import load_profile
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import stream
 from mivla_core.timing import NS_PER_S, NowNs, StampNs, monotonic_now
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
-
 from mivla_drivers.can.loopback import INTERFACE, open_bus
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.disturbance import Disturbance

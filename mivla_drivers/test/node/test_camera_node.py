@@ -17,14 +17,15 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: source a ROS 2 ins
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
 from mivla_core.images import decode_jpeg, encode_jpeg, image_to_numpy
 from mivla_core.profile import load_profile
 from mivla_core.ros.qos import stream
 from mivla_core.timing import NS_PER_S, StampNs
 from mivla_drivers.ros.camera_node import CameraNode
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 PROFILE = load_profile('piper')
 ROLES = [camera.role for camera in PROFILE.cameras]

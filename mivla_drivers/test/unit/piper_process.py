@@ -6,10 +6,11 @@ import select
 import sys
 import time
 
+from piper_rig import LagPlant
+
 from mivla_core.timing import monotonic_now
 from mivla_drivers.can.loopback import LoopbackBus
 from mivla_drivers.devices.piper_device import EmulatedPiper, PiperOptions
-from piper_rig import LagPlant
 
 
 def main(channel: str, firmware: str) -> None:

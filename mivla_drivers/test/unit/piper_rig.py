@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 import can
 import numpy as np
+
 from mivla_core.profile import RobotProfile, load_profile
 from mivla_core.timing import NowNs
 from mivla_drivers.backends.piper import PiperBackend

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from mivla_core.timing import NowNs
 from mivla_drivers.cameras.health import FrameHealth, Level, picture_digest
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mivla_core.profile import Camera, load_profile
 from mivla_core.timing import StampNs
 from mivla_drivers.cameras import sim

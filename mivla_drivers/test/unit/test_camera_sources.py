@@ -9,6 +9,7 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 import pytest
+
 from mivla_core.images import decode_jpeg, encode_jpeg
 from mivla_core.profile import Camera, load_profile
 from mivla_core.timing import NowNs, StampNs

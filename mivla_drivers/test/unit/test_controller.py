@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -90,6 +91,11 @@ def test_a_stream_into_something_ends_before_it(kind: Unsafe, goal: list[float],
     travel(rig, np.array(goal), slowness)
     rig.tick(60)
     assert rig.count(kind.value) > 0, rig.controller.report(rig.now)
+    # Once refused it brakes to a standstill and waits, instead of stuttering along the surface.
+    first = next(i for i, r in enumerate(rig.results)
+                 if r.verdict is not None and r.verdict.value in {k.value for k in Unsafe})
+    speeds = [np.abs(r.setpoint.velocity).max() for r in rig.results[first:first + 20]]
+    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(speeds))
     least = [min(clearances(np.array(r.setpoint.position)).values()) for r in rig.results[::2]
              if r.setpoint is not None]
     assert min(least) >= 0.0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import can
 import pytest
+
 from mivla_drivers.can import loopback
 from mivla_drivers.can.loopback import LoopbackBus, group_and_port, open_bus, register_interface
 

@@ -8,6 +8,8 @@ import can
 import numpy as np
 import pytest
 import yaml
+from piper_rig import EPOCH_S, POSE, STEP_NS, Bench
+
 from mivla_core.kinematics import Chain
 from mivla_core.profile import RobotProfile, load_profile, parse_profile
 from mivla_drivers.backends.piper import PiperBackend
@@ -16,7 +18,6 @@ from mivla_drivers.core.piper_units import profile_shift
 from mivla_drivers.core.port import backend_class
 from mivla_drivers.devices.piper_device import PiperOptions
 from mivla_drivers.errors import DriverError
-from piper_rig import EPOCH_S, POSE, STEP_NS, Bench
 
 MS = 1_000_000
 

@@ -10,6 +10,7 @@ import can
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.codec.piper_words import arm_faults, driver_faults, gripper_faults
 from mivla_drivers.errors import CodecError

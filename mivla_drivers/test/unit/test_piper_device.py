@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from piper_rig import POSE, LagPlant
+
 from mivla_core.timing import NowNs
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.core.piper_units import effort_per_ampere
 from mivla_drivers.devices.disturbance import Disturbance
 from mivla_drivers.devices.piper_device import EmulatedPiper, PiperOptions
-from piper_rig import POSE, LagPlant
 
 MS = 1_000_000
 

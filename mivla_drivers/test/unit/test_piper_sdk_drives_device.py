@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from piper_rig import POSE
+
 from mivla_core.profile import load_profile
 from mivla_core.timing import monotonic_now
 from mivla_drivers.backends.piper import PiperBackend
 from mivla_drivers.can.loopback import register_interface
-from piper_rig import POSE
 
 piper_sdk = pytest.importorskip('piper_sdk')
 

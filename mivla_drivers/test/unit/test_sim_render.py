@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import mujoco
 import numpy as np
 import pytest
+
 from mivla_core.profile import load_profile
 from mivla_core.timing import StampNs
 from mivla_drivers.sim.arm_model import SimError

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mivla_core.profile import load_profile
 from mivla_core.timing import NowNs, StampNs
 from mivla_drivers.codec import piper as codec

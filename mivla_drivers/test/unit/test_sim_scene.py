@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+
 from mivla_core.kinematics import Chain
 from mivla_core.profile import load_profile
 from mivla_drivers.sim.arm_model import SimError

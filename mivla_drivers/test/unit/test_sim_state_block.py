@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mivla_core.timing import StampNs
 from mivla_drivers.sim.state_block import (
     Snapshot,

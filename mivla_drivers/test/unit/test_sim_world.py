@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from mivla_core.profile import load_profile
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.disturbance import Disturbance

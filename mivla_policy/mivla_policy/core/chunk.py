@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
-from mivla_core.timing import StampNs
 from numpy.typing import NDArray
 
+from mivla_core.timing import StampNs
 from mivla_policy.errors import ChunkRefused
 
 __all__ = ['Chunk', 'ChunkPlayer', 'Join', 'SetPoint']

@@ -9,10 +9,10 @@ from typing import Union
 
 import cv2
 import numpy as np
-from mivla_core.errors import ImageError
-from mivla_core.images import decode_jpeg
 from numpy.typing import NDArray
 
+from mivla_core.errors import ImageError
+from mivla_core.images import decode_jpeg
 from mivla_policy.errors import ObservationError
 
 __all__ = ['Image', 'Observation', 'model_image', 'prepare']

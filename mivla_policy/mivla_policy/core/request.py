@@ -16,7 +16,6 @@ from statistics import median_low
 from typing import Any, Optional
 
 from mivla_core.timing import NowNs, StampNs
-
 from mivla_policy.core.align import newest_not_after
 from mivla_policy.errors import NotReady
 

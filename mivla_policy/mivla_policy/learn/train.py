@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mivla_core.profile import RobotProfile
 from torch import Tensor
 
+from mivla_core.profile import RobotProfile
 from mivla_policy.core.episode import Episode
 from mivla_policy.core.language import hashed_batch
 from mivla_policy.core.normalize import Normalizer

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mivla_core.errors import ProfileError
-from mivla_core.profile import RobotProfile, diff_profiles, parse_profile
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mivla_core.errors import ProfileError
+from mivla_core.profile import RobotProfile, diff_profiles, parse_profile
 from mivla_policy.core.normalize import Normalizer
 from mivla_policy.errors import CheckpointError, ConfigError, WrongProfile
 from mivla_policy.model.config import MiVLAConfig

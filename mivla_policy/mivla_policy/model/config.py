@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from mivla_core.profile import config_dir
 
+from mivla_core.profile import config_dir
 from mivla_policy.errors import ConfigError
 
 __all__ = ['LanguageConfig', 'MiVLAConfig', 'Preset', 'VisionConfig', 'available_presets',

@@ -311,10 +311,7 @@ class MiVLA(nn.Module):
             language_mask=language_mask)
 
     def velocity(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        """
-        Return the flow's velocity (B, T, A) at noisy actions ``x`` (B, T, A), times ``t`` (B,).
-
-        """
+        """Return the velocity (B, T, A) at noisy actions ``x`` (B, T, A), times ``t`` (B,)."""
         angles = sincos(t * self.config.time_scale, self.config.time_features)
         time = self.time_embedder(angles.to(x.dtype))                       # (B, D)
         tokens = torch.cat((context.state, self.action_adapter(x)), dim=1)  # (B, 1 + T, D)

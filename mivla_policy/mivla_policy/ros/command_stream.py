@@ -8,7 +8,6 @@ from typing import Any, Optional
 
 from mivla_core.ros.periodic import PeriodicThread
 from mivla_core.timing import StampNs
-
 from mivla_msgs.msg import JointCommand
 from mivla_policy.core.chunk import SetPoint
 

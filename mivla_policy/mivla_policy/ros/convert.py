@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mivla_core.timing import StampNs, to_ns
 from numpy.typing import NDArray
 
+from mivla_core.timing import StampNs, to_ns
 from mivla_msgs.msg import ActionChunk, DriverState, SourceStamp
 from mivla_policy.core.chunk import Chunk
 from mivla_policy.core.session import DriverView

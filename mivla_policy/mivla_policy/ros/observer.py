@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any, Optional
 
 import numpy as np
-from mivla_core.ros.polled import PolledSubscription, stamp_of
-from mivla_core.ros.qos import NEWEST
-from mivla_core.timing import StampNs
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, JointState
 
+from mivla_core.ros.polled import PolledSubscription, stamp_of
+from mivla_core.ros.qos import NEWEST
+from mivla_core.timing import StampNs
 from mivla_msgs.msg import CameraImage, JointCommand, PolicyRequest
 from mivla_policy.core.request import Frame, Gates, ObservationBuffer, select_state
 from mivla_policy.errors import NotReady

@@ -22,7 +22,6 @@ from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import COMMAND, LATCHED, stream
 from mivla_core.timing import StampNs, monotonic_now, to_ns
-
 from mivla_msgs.action import RunPolicy
 from mivla_msgs.msg import ActionChunk, DriverState, JointCommand, PolicyRequest, PolicyStatus
 from mivla_msgs.srv import SetInstruction, SetMode

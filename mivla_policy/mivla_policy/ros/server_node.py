@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
 from mivla_core.profile import load_profile
 from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import ParameterError, declare, param
 from mivla_core.ros.qos import COMMAND
 from mivla_core.timing import StampNs, monotonic_now
-
 from mivla_msgs.msg import ActionChunk, PolicyRequest, SourceStamp
 from mivla_policy.serve.port import available_policies, make_policy
 from mivla_policy.serve.server import Answer, Code, PolicyWorker, Request

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mivla_core.profile import RobotProfile
 from numpy.typing import NDArray
 
+from mivla_core.profile import RobotProfile
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import PolicyError, UnknownPolicy
 from mivla_policy.serve.port import PolicySpec, take_parameters

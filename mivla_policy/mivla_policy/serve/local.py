@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mivla_core.profile import RobotProfile
 from numpy.typing import NDArray
 
+from mivla_core.profile import RobotProfile
 from mivla_policy.core.language import canonical, hashed_batch
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import PolicyError, UnknownPolicy

@@ -13,9 +13,9 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
-from mivla_core.profile import RobotProfile
 from numpy.typing import NDArray
 
+from mivla_core.profile import RobotProfile
 from mivla_policy.core.language import check_instruction
 from mivla_policy.core.observation import Observation, prepare
 from mivla_policy.errors import UnknownPolicy

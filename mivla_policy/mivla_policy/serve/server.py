@@ -18,10 +18,10 @@ from enum import IntEnum
 from typing import Any, Optional, Union
 
 import numpy as np
-from mivla_core.errors import MivlaError
-from mivla_core.timing import NowNs, StampNs, monotonic_now
 from numpy.typing import NDArray
 
+from mivla_core.errors import MivlaError
+from mivla_core.timing import NowNs, StampNs, monotonic_now
 from mivla_policy.core.observation import Image, Observation, model_image
 from mivla_policy.errors import InstructionError, ObservationError, PolicyError
 from mivla_policy.serve.port import Policy

@@ -18,18 +18,15 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from mivla_core.images import encode_jpeg  # noqa: E402
-from mivla_core.profile import load_profile  # noqa: E402
-from mivla_core.ros.qos import COMMAND, LATCHED, NEWEST, stream  # noqa: E402
-from mivla_core.timing import NS_PER_S, StampNs  # noqa: E402
-from mivla_policy.ros.runner_node import RunnerNode  # noqa: E402
-from mivla_policy.ros.server_node import ServerNode  # noqa: E402
-from mivla_policy.serve import constant_time  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
 
+from mivla_core.images import encode_jpeg  # noqa: E402
+from mivla_core.profile import load_profile  # noqa: E402
+from mivla_core.ros.qos import COMMAND, LATCHED, NEWEST, stream  # noqa: E402
+from mivla_core.timing import NS_PER_S, StampNs  # noqa: E402
 from mivla_msgs.action import RunPolicy  # noqa: E402
 from mivla_msgs.msg import (  # noqa: E402
     ActionChunk,
@@ -40,6 +37,9 @@ from mivla_msgs.msg import (  # noqa: E402
     PolicyStatus,
 )
 from mivla_msgs.srv import SetInstruction, SetMode  # noqa: E402
+from mivla_policy.ros.runner_node import RunnerNode  # noqa: E402
+from mivla_policy.ros.server_node import ServerNode  # noqa: E402
+from mivla_policy.serve import constant_time  # noqa: E402
 
 PROFILE = load_profile('piper')
 JPEG = encode_jpeg(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))

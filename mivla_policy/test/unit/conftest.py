@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+
 from mivla_core.images import encode_jpeg
 from mivla_core.profile import RobotProfile, load_profile
 from mivla_policy.core.episode import Episode, FrameTrack, JointTrack

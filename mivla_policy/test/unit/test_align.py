@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mivla_policy.core.align import due_times, newest_not_after, pick_sources, sample_at
 
 EPOCH = 1_700_000_000_123_456_789

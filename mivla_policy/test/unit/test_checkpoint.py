@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from mivla_core.profile import RobotProfile, parse_profile
 from mivla_policy.core.normalize import Normalizer
 from mivla_policy.errors import CheckpointError, WrongProfile
@@ -23,7 +25,6 @@ from mivla_policy.model.checkpoint import (
 )
 from mivla_policy.model.config import MiVLAConfig
 from mivla_policy.model.mivla import MiVLA
-from safetensors.torch import load_file, save_file
 
 RNG = np.random.default_rng(0)
 

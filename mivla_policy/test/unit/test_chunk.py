@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mivla_core.timing import StampNs
 from mivla_policy.core.chunk import Chunk, ChunkPlayer
 from mivla_policy.errors import ChunkRefused

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mivla_policy.core.episode import Episode, JointTrack
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import CheckpointError, PolicyError

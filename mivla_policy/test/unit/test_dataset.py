@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from mivla_core.images import encode_jpeg
 from mivla_policy.core.episode import Episode, FrameTrack, JointTrack
 from mivla_policy.core.observation import model_image
@@ -42,6 +43,14 @@ def test_samples_are_what_the_policy_would_have_been_asked(
     np.testing.assert_array_equal(data.commands[-1, -1], episode.commands.values[-1])
     np.testing.assert_array_equal(
         data.images[0, 1], model_image(episode.cameras['wrist'].frames[0], (32, 32)))
+
+
+def test_every_frame_may_be_a_sample(toy_episode: Maker, small_config: MiVLAConfig) -> None:
+    data = build_training_set([toy_episode(1)], small_config, every_frame=True)
+    half = build_training_set([toy_episode(1)], small_config)
+    assert len(data) == 18
+    np.testing.assert_array_equal(data.commands[::2], half.commands)
+    np.testing.assert_array_equal(data.states[::2], half.states)
 
 
 def test_pictures_of_one_tick_belong_together(toy_episode: Maker,

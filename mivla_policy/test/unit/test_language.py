@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from mivla_policy.core.language import canonical, check_instruction, hashed_batch, hashed_tokens
 from mivla_policy.errors import InstructionError
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from mivla_policy.model.config import LanguageConfig, MiVLAConfig, VisionConfig
 from mivla_policy.model.mivla import Block, Context, KeypointEncoder, MiVLA, pixels, sincos
-from torch import Tensor
 
 torch.set_num_threads(1)
 

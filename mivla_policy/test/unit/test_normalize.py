@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mivla_policy.core.normalize import MINIMUM_SCALE, Normalizer, Statistics
 from mivla_policy.errors import ConfigError
 

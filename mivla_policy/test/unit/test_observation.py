@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from mivla_core.images import encode_jpeg
 from mivla_policy.core.observation import Observation, model_image, prepare
 from mivla_policy.errors import ObservationError

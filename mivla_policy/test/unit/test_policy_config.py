@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from mivla_policy.errors import ConfigError
 from mivla_policy.learn.recipe import Recipe
 from mivla_policy.model.config import MiVLAConfig, VisionConfig, available_presets, load_preset

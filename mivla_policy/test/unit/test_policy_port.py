@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from mivla_core.images import encode_jpeg
 from mivla_core.profile import RobotProfile, parse_profile
 from mivla_policy.core.normalize import Normalizer

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
+
 from mivla_core.images import encode_jpeg
 from mivla_core.timing import NowNs, StampNs, monotonic_now
 from mivla_policy.core.observation import Observation

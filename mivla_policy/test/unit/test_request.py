@@ -1,6 +1,7 @@
 """Assembling an observation, its gates, and when a request goes out."""
 
 import pytest
+
 from mivla_core.timing import NowNs, StampNs
 from mivla_policy.core.request import (
     Frame,

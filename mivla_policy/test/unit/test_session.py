@@ -1,6 +1,7 @@
 """One run of a policy: every way in and out, with time passed in."""
 
 import pytest
+
 from mivla_core.timing import NowNs
 from mivla_policy.core.session import Do, DriverView, Outcome, Phase, Session, SessionLimits
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from mivla_core.profile import RobotProfile
 from mivla_policy.core.episode import Episode
 from mivla_policy.core.observation import Observation

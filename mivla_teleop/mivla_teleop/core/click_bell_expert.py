@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from mivla_core.errors import MivlaError
 from mivla_core.kinematics import Chain
 from mivla_core.profile import RobotProfile

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Optional, Protocol
 
 import numpy as np
+
 from mivla_core.timing import StampNs, to_ns
 
 __all__ = ['ExpertPlayer', 'Plan']

@@ -19,6 +19,11 @@ from functools import partial
 from typing import Any, Callable, Optional
 
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
 from mivla_core.errors import MivlaError
 from mivla_core.profile import load_profile
 from mivla_core.ros.lifecycle import ManagedNode, run_node
@@ -27,11 +32,6 @@ from mivla_core.ros.periodic import PeriodicThread
 from mivla_core.ros.polled import PolledSubscription, stamp_of
 from mivla_core.ros.qos import NEWEST, stream
 from mivla_core.timing import NowNs, StampNs, monotonic_now
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import JointState
-from std_srvs.srv import Trigger
-
 from mivla_msgs.msg import JointCommand, SimState
 from mivla_teleop.core.click_bell_expert import (
     ExpertError,

@@ -18,18 +18,18 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from mivla_core.kinematics import Chain  # noqa: E402
-from mivla_core.profile import load_profile  # noqa: E402
-from mivla_core.ros.qos import stream  # noqa: E402
-from mivla_core.timing import StampNs  # noqa: E402
-from mivla_teleop.core.click_bell_expert import start_pose  # noqa: E402
-from mivla_teleop.ros.expert_node import ExpertNode  # noqa: E402
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from mivla_core.kinematics import Chain  # noqa: E402
+from mivla_core.profile import load_profile  # noqa: E402
+from mivla_core.ros.qos import stream  # noqa: E402
+from mivla_core.timing import StampNs  # noqa: E402
 from mivla_msgs.msg import JointCommand, SimState  # noqa: E402
+from mivla_teleop.core.click_bell_expert import start_pose  # noqa: E402
+from mivla_teleop.ros.expert_node import ExpertNode  # noqa: E402
 
 PROFILE = load_profile('piper')
 SEED = 100_123

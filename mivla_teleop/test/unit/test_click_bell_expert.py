@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from mivla_core.kinematics import Chain
 from mivla_core.profile import load_profile
 from mivla_teleop.core.click_bell_expert import (

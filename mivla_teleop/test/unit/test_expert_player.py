@@ -1,6 +1,7 @@
 """What the scripted expert streams, with time passed in."""
 
 import numpy as np
+
 from mivla_core.timing import StampNs
 from mivla_teleop.core.expert_player import ExpertPlayer
 
