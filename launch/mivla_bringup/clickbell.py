@@ -151,7 +151,7 @@ def policy_episode(rig: Rig, task: str, seed: int, level: str, limit_s: float,
 
 
 def _until_success(rig: Rig, limit_s: float) -> tuple[bool, str]:
-    """Wait for success, the time limit or a driver that left its states; returns (success, why)."""
+    """Wait for success, the time limit or a driver that stopped; return (success, why)."""
 
     def over(message: object) -> bool:
         return bool(message.success) or rig.newest(  # type: ignore[attr-defined]

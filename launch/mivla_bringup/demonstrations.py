@@ -1,4 +1,4 @@
-"""From recorded episodes to training episodes: the one place where bags meet the policy package."""
+"""From recorded to training episodes: the one place where bags meet the policy package."""
 
 from __future__ import annotations
 

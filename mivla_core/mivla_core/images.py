@@ -23,7 +23,7 @@ MAX_IMAGE_PIXELS = 64_000_000
 MAX_JPEG_BYTES = 32 << 20
 
 # encoding -> (numpy type, channels); the names are those of sensor_msgs/image_encodings.
-ENCODINGS = {
+ENCODINGS: dict[str, tuple[np.dtype[Any], int]] = {
     'rgb8': (np.dtype(np.uint8), 3),
     'bgr8': (np.dtype(np.uint8), 3),
     'mono8': (np.dtype(np.uint8), 1),
@@ -49,7 +49,8 @@ def encode_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
     return data.tobytes()
 
 
-def decode_jpeg(data: bytes | bytearray | memoryview | array.array[int] | np.ndarray) -> np.ndarray:
+def decode_jpeg(
+        data: bytes | bytearray | memoryview | array.array[int] | np.ndarray) -> np.ndarray:
     """
     Decode a JPEG.
 
@@ -126,6 +127,6 @@ def numpy_to_image(image: np.ndarray, encoding: str, msg: Any) -> Any:
     msg.is_bigendian = int(sys.byteorder == 'big')
     msg.step = packed.strides[0]
     data = array.array('B')
-    data.frombytes(memoryview(packed).cast('B'))
+    data.frombytes(packed.data.cast('B'))
     msg.data = data
     return msg

@@ -436,7 +436,7 @@ def _explain(err: ValidationError) -> str:
     return '; '.join(parts) + (f'; and {more} more' if more > 0 else '')
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
     """A safe YAML loader that refuses a mapping with the same key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

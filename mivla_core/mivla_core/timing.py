@@ -75,7 +75,7 @@ class _Instant(int):
 
     def __eq__(self, other: object) -> bool:
         self._same(other, 'compare')
-        return int.__eq__(self, other)  # type: ignore[arg-type]
+        return int.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

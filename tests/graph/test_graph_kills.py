@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,8 @@ def pid_of(rig, name):
         if not entry.isdigit():
             continue
         try:
-            words = open(f'/proc/{entry}/cmdline', 'rb').read().decode().split('\0')
-            environment = open(f'/proc/{entry}/environ', 'rb').read().decode().split('\0')
+            words, environment = (Path('/proc', entry, name).read_bytes().decode().split('\0')
+                                  for name in ('cmdline', 'environ'))
         except (OSError, UnicodeDecodeError):
             continue
         if f'__node:={name}' in words and (

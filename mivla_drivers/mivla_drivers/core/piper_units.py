@@ -66,7 +66,7 @@ def flange_pose(q: np.ndarray) -> tuple[float, float, float, float, float, float
 
     :param q: (6,) or longer, profile convention.
     """
-    r = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    r: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     x = y = z = 0.0
     for angle, (alpha, a, offset, d) in zip(q.tolist(), _MDH):
         ct, st = math.cos(angle + offset), math.sin(angle + offset)
