@@ -140,12 +140,13 @@ def draw(report: EpisodeReport, path: Path, title: str, columns: int = 6) -> Pat
         axes.set_ylabel(data.joint_names[joint], fontsize=8)
         axes.tick_params(labelsize=7)
         if k == 0:
-            axes.legend(loc='upper right', fontsize=7, ncols=3, framealpha=0.8)
+            figure.legend(*axes.get_legend_handles_labels(), loc='upper right', fontsize=8,
+                          ncols=3, frameon=False)
         if k < len(arm) - 1:
             axes.set_xticklabels([])
         else:
             axes.set_xlabel('time [s]; joints in rad', fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, x=0.06, ha='left')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
@@ -159,7 +160,7 @@ def _joint(axes: object, report: EpisodeReport, joint: int, begin: int, end: int
     for chunk in report.chunks:
         rows = np.arange(1, len(chunk.position) + 1) * chunk.dt
         seconds = (chunk.observation - begin) / NS_PER_S + rows
-        plot(seconds, chunk.position[:, joint], color='tab:orange', alpha=0.45, linewidth=1.0,
+        plot(seconds, chunk.position[:, joint], color='tab:orange', alpha=0.8, linewidth=1.6,
              label=label)
         label = None
     for series, colour, name in ((states, '0.6', 'measured'), (applied, 'tab:blue', 'applied')):

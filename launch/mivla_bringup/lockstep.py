@@ -222,6 +222,7 @@ def run_policy(rig: LockstepRig, policy: Policy, seed: int, level: str, *,
     if reset is not None:
         reset()
     rig.settle(rig.controller.set_mode(Mode.POLICY), 'mode policy')
+    before = dict(rig.controller.report(rig.now).counts)
     spec, names = policy.spec, rig.profile.joint_names
     player = ChunkPlayer(len(names), timing.blend_ns)
     pending: Optional[tuple[StampNs, Chunk]] = None
@@ -256,6 +257,6 @@ def run_policy(rig: LockstepRig, policy: Policy, seed: int, level: str, *,
         deepest = max(deepest, report.state.progress)
         if report.state.success:
             break
-    report = rig.runtime.report()
-    return EpisodeOutcome(seed, bool(report.state.success), (rig.stamp - started) * 1e-9, deepest,
-                          chunks, dict(rig.controller.report(rig.now).counts))
+    counts = rig.controller.report(rig.now).counts
+    return EpisodeOutcome(seed, rig.runtime.success, (rig.stamp - started) * 1e-9, deepest, chunks,
+                          {name: count - before.get(name, 0) for name, count in counts.items()})

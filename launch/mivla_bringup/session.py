@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import rclpy
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -56,10 +57,16 @@ def session(name: str = 'mivla') -> Iterator[Node]:
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return    # the session is over
+    while True:
+        try:
+            executor.spin()
+            return
+        except ExternalShutdownException:
+            return    # the session is over
+        except InvalidHandle:
+            # Another thread destroyed a client or subscription while rclpy was building the list
+            # of what to wait for; the next list is without it.
+            continue
 
 
 def robots_in_graph(node: Node) -> tuple[str, ...]:

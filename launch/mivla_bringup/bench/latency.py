@@ -43,6 +43,7 @@ def run(seconds: float, domain: str) -> Result:
         stack = bench_stack('constant_time', domain, folder / 'bags', {
             'world': {'frame_log': str(log)},
             'policy_runner': {'request_on_frame': True},
+            'policy_server': {'policy_parameters': ['sway=0.2']},
         }, camera_width=640, camera_height=480, camera_fps=30.0)
         # ROS stamps are wall time, the frame log is monotonic; both were read on this machine.
         offset = time.time_ns() - time.monotonic_ns()

@@ -1,9 +1,9 @@
 """
 ``bench stop``: from the stop message to the start of braking at the bus, stack under load.
 
-The policy commands a moving arm, a stop is published at a random instant, and the first joint
-frame that differs from the motion it would have continued is looked for in the emulated device's
-log. Then the operator resumes. Trials in which the arm was at rest are not counted.
+A benchmark policy keeps the first joint swaying, a stop is published at a random instant, and the
+first joint frame of the braking motion is looked for in the emulated device's log. Then the
+operator resumes. Trials in which the arm was at rest are not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 
 from mivla_bringup.bench.graph import JOINT_FRAMES, bench_stack, load_frames, run_policy_mode
 from mivla_bringup.bench.result import Metric, Result, percentiles
-from mivla_bringup.demo import demo_checkpoint
 from mivla_bringup.operate import OperateError
 from mivla_bringup.rig import Rig, warnings_to, with_stack
 from mivla_core.ros.qos import stream
@@ -36,8 +35,10 @@ def run(seconds: float, domain: str) -> Result:
     with tempfile.TemporaryDirectory(prefix='mivla-bench-') as text:
         folder = Path(text)
         log = folder / 'frames.npy'
-        stack = bench_stack(str(demo_checkpoint()), domain, folder / 'bags',
-                            {'world': {'frame_log': str(log)}})
+        stack = bench_stack('constant_time', domain, folder / 'bags', {
+            'world': {'frame_log': str(log)},
+            'policy_server': {'policy_parameters': ['sway=0.2']},
+        })
         offset = time.time_ns() - time.monotonic_ns()
         trials: list[tuple[int, int]] = []
 
@@ -79,8 +80,7 @@ def _trials(rig: Rig, seconds: float, trials: list[tuple[int, int]]) -> None:
         with changed:
             moving = changed.wait_for(lambda: bool(newest) and _moves(newest[0]), 4.0)
         if not moving:
-            _restart(rig)
-            continue
+            raise OperateError(f'{rig.robot}: the benchmark policy does not move the arm')
         rig.pause(chance.uniform(0.0, 0.3))
         if not newest or not _moves(newest[0]):
             continue
@@ -108,16 +108,4 @@ def _resume(rig: Rig) -> None:
     rig.client.wait_state(lambda s: s.state == DriverState.STOPPED and not s.braking, 3.0,
                           'the stop')
     rig.client.reset()
-    _restart(rig)
-
-
-def _restart(rig: Rig) -> None:
-    """Bring the arm home, so that the policy has a way to go."""
-    try:
-        rig.client.set_mode('idle')
-        rig.client.home()
-    except OperateError as error:
-        print(f'bench stop: {error}', flush=True)
-        rig.client.reset()
-        rig.client.home()
     rig.client.set_mode('policy')

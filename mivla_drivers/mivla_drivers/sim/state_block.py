@@ -32,7 +32,9 @@ _MAGIC = b'MIVLASIM'
 _VERSION = 1
 # magic, version, scene id, number of positions, closed, sequence
 _HEADER = struct.Struct('<8sIIIIQ')
-_SEQUENCE = struct.Struct('<Q')
+# Native, so that it is stored in one piece: with an explicit byte order struct writes byte by byte,
+# and a reader could see 255 turn into 256 by way of 0.
+_SEQUENCE = struct.Struct('Q')
 _SEQUENCE_AT = _HEADER.size - _SEQUENCE.size
 _CLOSED = struct.Struct('<I')
 _CLOSED_AT = _SEQUENCE_AT - _CLOSED.size

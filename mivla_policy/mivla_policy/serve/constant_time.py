@@ -1,8 +1,9 @@
 """
 The ``constant_time`` plug-in: NOT a policy, a tool of the benchmarks.
 
-It decodes pictures as a real policy does, sleeps for a fixed time in place of a network, and
-answers with the measured state, so that a robot stays where it is.
+It decodes pictures as a real policy does and sleeps for a fixed time in place of a network. Its
+answer is the measured state, so that a robot stays where it is; or, asked for, a slow sway of the
+first joint about the first pose it saw, for benchmarks of a robot in motion.
 """
 
 from __future__ import annotations
@@ -22,17 +23,22 @@ from mivla_policy.serve.port import PolicySpec, take_parameters
 __all__ = ['ConstantTimePolicy', 'constant_time_policy']
 
 
+SWAY_PERIOD_NS = 4_000_000_000
+
+
 class ConstantTimePolicy:
     """
-    Holds the measured state.
+    Holds the measured state, or sways about the first one.
 
     :param spec: what it pretends to need and give.
     :param compute_ms: duration of its pretended forward pass [ms].
+    :param sway: amplitude of the first joint [rad]; 0 holds.
     """
 
-    def __init__(self, spec: PolicySpec, compute_ms: float) -> None:
+    def __init__(self, spec: PolicySpec, compute_ms: float, sway: float) -> None:
         """Nothing is loaded."""
-        self._spec, self._compute_s = spec, compute_ms * 1e-3
+        self._spec, self._compute_s, self._sway = spec, compute_ms * 1e-3, sway
+        self._about: NDArray[np.float64] | None = None
 
     @property
     def spec(self) -> PolicySpec:
@@ -46,7 +52,20 @@ class ConstantTimePolicy:
             raise PolicyError(f'{len(observations)} observations with {len(seeds)} seeds')
         ready = [self._spec.prepare(observation) for observation in observations]
         time.sleep(self._compute_s)
-        return [np.tile(o.joints, (self._spec.horizon, 1)) for o in ready]
+        return [self._rows(o) for o in ready]
+
+    def _rows(self, observation: Observation) -> NDArray[np.float64]:
+        rows = np.tile(observation.joints, (self._spec.horizon, 1))
+        if not self._sway:
+            return rows
+        if self._about is None:
+            self._about = observation.joints.copy()
+        rows[:] = self._about
+        due = observation.stamp_ns + self._spec.dt_ns * np.arange(1, len(rows) + 1)
+        # Whole periods taken off before the float: stamps have more digits than a double.
+        phase = (due % SWAY_PERIOD_NS) / SWAY_PERIOD_NS
+        rows[:, 0] += self._sway * np.sin(2.0 * np.pi * phase)
+        return rows
 
 
 def constant_time_policy(profile: RobotProfile,
@@ -54,14 +73,16 @@ def constant_time_policy(profile: RobotProfile,
     """
     Make the benchmark plug-in; entry point ``constant_time`` of ``mivla.policies``.
 
-    Parameters: ``compute_ms``, ``horizon``, ``image_size`` (square, px). The time between rows
-    follows the profile's policy rate.
+    Parameters: ``compute_ms``, ``horizon``, ``image_size`` (square, px), ``sway`` (rad). The time
+    between rows follows the profile's policy rate.
     """
     values = take_parameters('constant_time', parameters, {
-        'compute_ms': 1.0, 'horizon': 16, 'image_size': 96})
+        'compute_ms': 1.0, 'horizon': 16, 'image_size': 96, 'sway': 0.0})
     if not 0.0 <= values['compute_ms'] <= 10_000.0:
         raise UnknownPolicy(f'policy constant_time: compute_ms is {values["compute_ms"]}; '
                             'expected 0 to 10000')
+    if not 0.0 <= values['sway'] <= 0.5:
+        raise UnknownPolicy(f'policy constant_time: sway is {values["sway"]}; expected 0 to 0.5')
     for name, low, high in (('horizon', 1, 1024), ('image_size', 32, 1024)):
         if not low <= values[name] <= high:
             raise UnknownPolicy(f'policy constant_time: {name} is {values[name]}; '
@@ -72,4 +93,4 @@ def constant_time_policy(profile: RobotProfile,
             dt_ns=round(1e9 / profile.rates.policy), joint_names=profile.joint_names,
             camera_roles=tuple(camera.role for camera in profile.cameras),
             image_size=(values['image_size'], values['image_size']), profile_hash=profile.hash),
-        values['compute_ms'])
+        values['compute_ms'], values['sway'])
