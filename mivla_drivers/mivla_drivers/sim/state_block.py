@@ -32,9 +32,7 @@ _MAGIC = b'MIVLASIM'
 _VERSION = 1
 # magic, version, scene id, number of positions, closed, sequence
 _HEADER = struct.Struct('<8sIIIIQ')
-# Native, so that it is stored in one piece: with an explicit byte order struct writes byte by byte,
-# and a reader could see 255 turn into 256 by way of 0.
-_SEQUENCE = struct.Struct('Q')
+_SEQUENCE = struct.Struct('<Q')
 _SEQUENCE_AT = _HEADER.size - _SEQUENCE.size
 _CLOSED = struct.Struct('<I')
 _CLOSED_AT = _SEQUENCE_AT - _CLOSED.size
@@ -158,10 +156,15 @@ class StateWriter:
             )
         payload = _FIXED.pack(int(snapshot.stamp), snapshot.generation, snapshot.seed, task, level)
         payload += np.ascontiguousarray(snapshot.qpos, dtype='<f8').tobytes()
-        _SEQUENCE.pack_into(self._map, _SEQUENCE_AT, self._sequence + 1)
+        self._number(self._sequence + 1)
         self._map[_HEADER.size :] = payload + _CRC.pack(zlib.crc32(payload))
         self._sequence += 2
-        _SEQUENCE.pack_into(self._map, _SEQUENCE_AT, self._sequence)
+        self._number(self._sequence)
+
+    def _number(self, sequence: int) -> None:
+        # Not pack_into: it clears its target before it writes, and a reader would see a zero.
+        assert self._map is not None
+        self._map[_SEQUENCE_AT : _HEADER.size] = _SEQUENCE.pack(sequence)
 
     def close(self) -> None:
         """Tell readers that the world ended and remove the file; idempotent."""
