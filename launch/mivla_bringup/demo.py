@@ -81,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
     if not 1 <= arguments.episodes <= len(DEMO_SEEDS):
         parser.error(f'--episodes {arguments.episodes} is not 1 to {len(DEMO_SEEDS)}')
     policy = Path(arguments.policy).expanduser() if arguments.policy else demo_checkpoint()
+    from mivla_policy.model.checkpoint import read_info
+    read_info(policy)    # refused in one line, before anything is started
     bags = Path(arguments.bags or Path.cwd() / 'runs' / 'demo').expanduser().absolute()
     stack = build(StackOptions(sim=True, policy=str(policy), record=True, bags=str(bags),
                                task=TASK, seed=DEMO_SEEDS[0], level=LEVEL,

@@ -74,7 +74,11 @@ def evaluate_lockstep(policy: Path, task: str, level: str, episodes: int, contro
     :param episodes: seeds for the policy.
     :param controls: seeds for each control, at most ``episodes``.
     :param workers: processes; default one per core.
+    :raises CheckpointError: not a checkpoint, damaged, or of another robot.
     """
+    # Refused here, in one line: a worker that cannot load it would be started again and again.
+    from mivla_policy.model.checkpoint import check_profile, load_checkpoint
+    check_profile(load_checkpoint(policy)[1], load_profile(ROBOT))
     workers = workers or max(1, os.cpu_count() or 1)
     jobs = [('policy', seed) for seed in EVAL_SEEDS[:episodes]]
     jobs += [(kind, seed) for kind in KINDS[1:] for seed in EVAL_SEEDS[:min(controls, episodes)]]
