@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / '.venv'
 STAMP = VENV / 'mivla-setup.json'
+LOG = ROOT / 'log' / 'setup.log'
 PACKAGES = ('mivla_msgs', 'mivla_core', 'mivla_drivers', 'mivla_policy', 'mivla_teleop', 'launch')
 PYTHON_PACKAGES = ('mivla_core', 'mivla_drivers', 'mivla_policy', 'mivla_teleop', 'mivla_bringup')
 # Debian and Ubuntu names: EGL and Mesa for the simulated cameras, libgl1 for MuJoCo.
@@ -76,9 +77,9 @@ def build_state() -> str:
 
 def run(command: list[str], what: str, *, env: dict[str, str] | None = None) -> None:
     """Run a command quietly, with its output in a log; show the end of it when it fails."""
-    log = VENV / 'mivla-setup.log'
     started = time.monotonic()
-    with log.open('ab') as output:
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open('ab') as output:
         output.write(f'\n$ {" ".join(command)}\n'.encode())
         output.flush()
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output,
@@ -95,9 +96,9 @@ def run(command: list[str], what: str, *, env: dict[str, str] | None = None) -> 
             process.wait()
             raise
     if code != 0:
-        tail = log.read_text(errors='replace').splitlines()[-30:]
+        tail = LOG.read_text(errors='replace').splitlines()[-30:]
         print('\n'.join(tail), file=sys.stderr)
-        raise SetupError(f'{what} failed with code {code}; the whole output is in {log}')
+        raise SetupError(f'{what} failed with code {code}; the whole output is in {LOG}')
     say(f'{what}: {time.monotonic() - started:.0f} s')
 
 
@@ -130,7 +131,6 @@ def install_system(packages: list[str], why: str) -> None:
     if os.geteuid() != 0 or shutil.which('apt-get') is None:
         raise SetupError(f'missing {why}: sudo apt-get install -y {names}')
     say(f'missing {why}: installing {names} with apt-get, since this runs as root')
-    VENV.mkdir(exist_ok=True)
     env = dict(os.environ, DEBIAN_FRONTEND='noninteractive')
     run(['apt-get', 'update'], 'apt-get update', env=env)
     run(['apt-get', 'install', '-y', '--no-install-recommends', *packages],

@@ -9,6 +9,7 @@ The states and what each event does stand in ``machine`` and docs/design/0001-dr
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -139,12 +140,14 @@ class Controller:
 
     # The tick: one thread -------------------------------------------------------------------
 
-    def tick(self, now: NowNs, stamp: StampNs) -> TickResult:
+    def tick(self, now: NowNs, stamp: StampNs,
+             pace: Callable[[], None] = lambda: None) -> TickResult:
         """
         Read, decide, write.
 
         :param now: scheduled monotonic instant of this tick; not before the last one.
         :param stamp: the same instant in ROS time.
+        :param pace: waits for that instant; called right before the set-point is written.
         """
         dt = self._interval(now)
         self._observe(now)
@@ -154,6 +157,7 @@ class Controller:
         while self._requests:
             self._serve(self._requests.popleft(), now)
         verdict, source = self._move(now, stamp, dt)
+        pace()
         setpoint = self._send(now, stamp, source)
         return TickResult(stamp, self._state, self._mode, setpoint, self._measurement, verdict,
                           not self.standing and self._state is not State.MOVING,

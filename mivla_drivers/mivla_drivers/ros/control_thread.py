@@ -19,6 +19,9 @@ from mivla_drivers.core.loop_stats import LoopStats
 
 __all__ = ['PRIORITY', 'ControlThread']
 
+# A tick begins this long before its deadline, decides, waits for the deadline and writes: set-points
+# reach the bus at even intervals whatever the deciding took.
+LEAD_NS = 1_000_000
 # SCHED_FIFO priority of the control loop; the sources' streams are below it.
 PRIORITY = 50
 # Of the other threads of the process: one that holds the interpreter while a busy machine has
@@ -27,16 +30,20 @@ COMPANION_PRIORITY = 48
 STATS_WINDOW_S = 10.0
 
 
+Work = Callable[[NowNs, StampNs, Callable[[], None]], None]
+
+
 class ControlThread:
     """
-    Calls ``work(now, stamp)`` at a fixed rate until it is stopped.
+    Calls ``work(now, stamp, pace)`` at a fixed rate until it is stopped.
 
-    :param work: one tick: scheduled monotonic instant, and the same instant in ROS time.
+    :param work: one tick: scheduled monotonic instant, the same instant in ROS time, and a
+        function that waits for it, to be called right before the set-point is written.
     :param crashed: called with the exception when ``work`` raises; the loop has then ended.
     :ivar realtime: whether the thread runs under SCHED_FIFO.
     """
 
-    def __init__(self, rate_hz: float, work: Callable[[NowNs, StampNs], None], realtime: bool,
+    def __init__(self, rate_hz: float, work: Work, realtime: bool,
                  tell: Callable[[str], None], crashed: Callable[[Exception], None]) -> None:
         self._period_ns = round(1e9 / rate_hz)
         self._work, self._ask, self._tell, self._crashed = work, realtime, tell, crashed
@@ -78,9 +85,13 @@ class ControlThread:
         period = self._period_ns
         deadline = time.monotonic_ns() + period
         before = 0
+
+        def pace() -> None:
+            time.sleep(max(0, deadline - time.monotonic_ns()) * 1e-9)
+
         try:
             while not self._end.is_set():
-                time.sleep(max(0, deadline - time.monotonic_ns()) * 1e-9)
+                time.sleep(max(0, deadline - LEAD_NS - time.monotonic_ns()) * 1e-9)
                 awake = time.monotonic_ns()
                 late = (awake - deadline) // period
                 if late > 0:
@@ -88,7 +99,7 @@ class ControlThread:
                     self.stats.miss(late)
                     deadline += late * period
                 stamp = time.time_ns() - (time.monotonic_ns() - deadline)
-                self._work(NowNs(deadline), StampNs(stamp))
+                self._work(NowNs(deadline), StampNs(stamp), pace)
                 if before:
                     self.stats.add(awake - before, time.monotonic_ns() - awake)
                 before = awake

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Optional
@@ -205,11 +206,11 @@ class DriverNode(ManagedNode):
 
     # The control thread ---------------------------------------------------------------------
 
-    def _tick(self, now: NowNs, stamp: StampNs) -> None:
+    def _tick(self, now: NowNs, stamp: StampNs, pace: Callable[[], None]) -> None:
         controller = self._controller
         assert controller is not None
         self._take(controller)
-        result = controller.tick(now, stamp)
+        result = controller.tick(now, stamp, pace)
         before, self._result = self._result, result
         measurement = result.measurement
         if measurement is not None and (before is None or before.measurement is None
