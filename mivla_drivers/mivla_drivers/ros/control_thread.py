@@ -19,8 +19,8 @@ from mivla_drivers.core.loop_stats import LoopStats
 
 __all__ = ['PRIORITY', 'ControlThread']
 
-# A tick begins this long before its deadline, decides, waits for the deadline and writes: set-points
-# reach the bus at even intervals whatever the deciding took.
+# A tick begins this long before its deadline, decides, waits for the deadline and writes:
+# set-points reach the bus at even intervals, whatever the deciding took.
 LEAD_NS = 1_000_000
 # SCHED_FIFO priority of the control loop; the sources' streams are below it.
 PRIORITY = 50
