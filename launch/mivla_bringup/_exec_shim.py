@@ -22,6 +22,10 @@ def main() -> None:
         sys.exit(f'prctl: {os.strerror(ctypes.get_errno())}')
     if os.getppid() != parent:    # it died before the kernel was asked
         sys.exit('the supervisor is gone')
+    # A shell starts background jobs with SIGINT ignored, and that is inherited: the program must
+    # hear the signals that it is stopped with.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)
     except OSError as err:

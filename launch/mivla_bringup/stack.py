@@ -261,11 +261,14 @@ def _driver(options: StackOptions, profile: RobotProfile, robot: Mapping[str, Pa
     Simulated, its bus is the loopback one that the emulated device sits on; driver and world
     start at the same instant, so the driver is given time to find its arm.
     """
+    # Published by a thread of the middleware: a reader that hangs must not hold up the control
+    # loop (with a frozen recorder it came 15 ms late when it published by itself).
+    own = {**environment, 'RMW_FASTRTPS_PUBLICATION_MODE': 'ASYNCHRONOUS'}
     bus: dict[str, Parameter] = {'interface': '', 'channel': '', 'connect_timeout': 2.0}
     if options.sim:
         bus = {'interface': LOOPBACK_CAN, 'channel': profile.name, 'connect_timeout': 20.0}
     return NodeSpec('mivla_drivers', 'driver', 'driver', f'/{profile.name}', StopOrder.DRIVER,
-                    {**robot, **bus, 'realtime': options.realtime}, (), environment,
+                    {**robot, **bus, 'realtime': options.realtime}, (), own,
                     respawn=True, essential=True, stop_timeout=8.0)
 
 

@@ -259,7 +259,8 @@ def main(args: Optional[list[str]] = None) -> int:
     # Pictures are small: OpenCV's pool costs more than it gains beside a control loop.
     cv2.setNumThreads(1)
     sys.setswitchinterval(5e-4)
-    return run_node(CameraNode, args)
+    # A late picture is a late action.
+    return run_node(CameraNode, args, nice=-10)
 
 
 if __name__ == '__main__':

@@ -326,7 +326,7 @@ def main(args: Optional[list[str]] = None) -> int:
     """Run the policy runner."""
     # The stream shares the interpreter with message conversion; the default of 5 ms is a period.
     sys.setswitchinterval(5e-4)
-    return run_node(RunnerNode, args)
+    return run_node(RunnerNode, args, nice=-10)
 
 
 if __name__ == '__main__':

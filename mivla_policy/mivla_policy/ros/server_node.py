@@ -170,7 +170,8 @@ def main(args: Optional[list[str]] = None) -> int:
     cv2.setNumThreads(1)
     # A request is handed from the executor's thread to the worker's: 5 ms would be a long wait.
     sys.setswitchinterval(5e-4)
-    return run_node(ServerNode, args)
+    # A robot waits for the answer.
+    return run_node(ServerNode, args, nice=-10)
 
 
 if __name__ == '__main__':

@@ -9,8 +9,6 @@ episode, marked 'interrupted'. A discarded episode is finished like any other an
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -314,12 +312,10 @@ def main(args: Optional[list[str]] = None) -> None:
     """
     Run the recorder.
 
-    It asks for a raised priority before its threads start. Where that is refused it works as well,
-    until the host is so busy that it stands still for longer than the publishers' queues hold.
+    It asks for a raised priority: it must not stand still for longer than the publishers' queues
+    hold.
     """
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    sys.exit(run_node(RecorderNode, args))
+    sys.exit(run_node(RecorderNode, args, nice=PRIORITY))
 
 
 if __name__ == '__main__':
