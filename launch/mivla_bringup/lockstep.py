@@ -187,7 +187,7 @@ class PolicyTiming:
 
     answer_ns: int = to_ns(0.07)
     replan_steps: int = 8
-    blend_ns: int = to_ns(0.1)
+    blend_ns: int = to_ns(0.4)
 
 
 @dataclass(frozen=True)

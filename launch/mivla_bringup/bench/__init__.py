@@ -1,4 +1,4 @@
-"""``mivla bench NAME``: the benchmarks of docs/benchmarks.md, one module each."""
+"""``mivla bench NAME``: the benchmarks, one module each."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now(timezone.utc).strftime('%Y%m%d-%H%M%S')
         path = folder / f'{self.benchmark.replace(" ", "_")}-{stamp}.json'
-        data = {**self.summary(path), 'notes': self.notes, 'data': self.raw,
+        data = {**self.summary(None), 'notes': self.notes, 'data': self.raw,
                 'series': {name: {'unit': unit, 'values': [float(v) for v in values]}
                            for name, (values, unit) in self.series.items()}}
         path.write_text(json.dumps(data, allow_nan=True) + '\n')

@@ -51,7 +51,7 @@ class RunnerParams:
     replan_steps: int = param(8, 'Rows of a chunk executed before the next is asked for.',
                               low=1, high=1024)
     request_on_frame: bool = param(False, 'Ask for every set of pictures (benchmarks).')
-    blend: float = param(0.08, 'Duration of the join of two chunks [s].', low=0.005, high=2.0)
+    blend: float = param(0.4, 'Duration of the join of two chunks [s].', low=0.005, high=2.0)
     state_rows: int = param(1, 'Joint states in an observation.', low=1, high=32)
     image_age: float = param(0.3, 'Largest age of a picture [s].', low=0.01, high=10.0)
     camera_skew: float = param(0.05, "Largest difference of the pictures' stamps [s].",
