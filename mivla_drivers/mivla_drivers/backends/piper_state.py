@@ -11,7 +11,7 @@ import numpy as np
 from mivla_core.timing import NowNs, StampNs, seconds
 from mivla_drivers.codec import piper as codec
 from mivla_drivers.core.piper_units import JOINTS, profile_shift
-from mivla_drivers.core.port import Measurement
+from mivla_drivers.core.port import JointSample, Measurement
 
 __all__ = ['PiperState']
 
@@ -20,6 +20,7 @@ MAX_ANGLE = math.radians(300.0)
 MAX_STROKE = 0.15
 
 _COMPLETE = 0b1111
+_KEPT_SETS = 40             # between two reads: 0.2 s
 _SLOPE_SETS = 5             # gripper velocity is taken over four cycles: 1 µm / 20 ms
 # A motor that misses this many complete sets (0.3 s) is silent. Counted in sets, not in time, so
 # that the end of a pause of the whole arm does not look like silent motors.
@@ -55,6 +56,7 @@ class PiperState:
         self._parts = 0
         self._set_stamp = StampNs(0)
         self._strokes: deque[tuple[int, float]] = deque(maxlen=_SLOPE_SETS)
+        self._sets: deque[JointSample] = deque(maxlen=_KEPT_SETS)
 
     def handle(self, frame: Any, stamp: StampNs, now: NowNs) -> None:
         """Take one decoded frame; kinds that are not state are ignored."""
@@ -112,6 +114,15 @@ class PiperState:
         self._unheard += 1
         if self.grip is not None:
             self._strokes.append((int(self._set_stamp), self.grip.stroke))
+        self._sets.append(self._sample(self._set_stamp))
+
+    def _sample(self, stamp: StampNs) -> JointSample:
+        velocity: np.ndarray = self._speed.copy()
+        effort: np.ndarray = self._current * self.effort_factor
+        if self._gripper and self.grip is not None:
+            velocity = np.append(velocity, self._gripper_speed())
+            effort = np.append(effort, self.grip.torque)
+        return JointSample(stamp, self.position(), velocity, effort)
 
     def missing(self) -> list[str]:
         """Name what has not been heard yet and belongs to a first measurement."""
@@ -165,16 +176,15 @@ class PiperState:
         """Build the measurement; ``missing()`` must be empty."""
         status = self.status
         assert status is not None and self._stamp is not None and self.received is not None
-        velocity: np.ndarray = self._speed.copy()
-        effort: np.ndarray = self._current * self.effort_factor
-        if self._gripper and self.grip is not None:
-            velocity = np.append(velocity, self._gripper_speed())
-            effort = np.append(effort, self.grip.torque)
+        newest = self._sample(self._stamp)
+        earlier = tuple(self._sets)[:-1]
+        self._sets.clear()
         words = codec.control_words(status.ctrl_mode, status.arm_state, status.move_mode,
                                     status.limit_bits)
         if self.implausible:
             words += (f'{self.implausible} implausible frames dropped',)
         return Measurement(
-            position=self.position(), velocity=velocity, effort=effort, stamp_ns=self._stamp,
+            position=newest.position, velocity=newest.velocity, effort=newest.effort,
+            stamp_ns=newest.stamp_ns, earlier=earlier,
             received=self.received, enabled=self.enabled(), status=words + extra_status,
             faults=(*dict.fromkeys((*self.faults(), *extra_faults)),), foreign=foreign)

@@ -27,7 +27,8 @@ from mivla_drivers.errors import DriverError
 if TYPE_CHECKING:
     from mivla_core.profile import RobotProfile
 
-__all__ = ['ArmBackend', 'BackendFactory', 'DeviceInfo', 'Measurement', 'backend_class']
+__all__ = ['ArmBackend', 'BackendFactory', 'DeviceInfo', 'JointSample', 'Measurement',
+           'backend_class']
 
 BACKEND_GROUP = 'mivla.backends'
 # Used where the packages run from a source tree and no entry points are installed.
@@ -50,6 +51,20 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True)
+class JointSample:
+    """
+    One complete set of measured values; arrays are float64 (J,) in profile order.
+
+    :param stamp_ns: ROS time of the set.
+    """
+
+    stamp_ns: StampNs
+    position: np.ndarray
+    velocity: np.ndarray
+    effort: np.ndarray
+
+
+@dataclass(frozen=True)
 class Measurement:
     """
     The newest complete set of measured values; arrays are float64 (J,) in profile order.
@@ -63,6 +78,8 @@ class Measurement:
     :param status: words for the operator, e.g. 'control can', 'arm ok'.
     :param faults: what must latch the guard, in words; () when there is none.
     :param foreign: ids of command frames somebody else put on the bus since the last read.
+    :param earlier: sets that were complete since the last read, before this one, oldest first:
+        the device's clock is not the host's, so now and then two arrive between two reads.
     """
 
     position: np.ndarray
@@ -74,6 +91,7 @@ class Measurement:
     status: tuple[str, ...]
     faults: tuple[str, ...]
     foreign: tuple[int, ...]
+    earlier: tuple[JointSample, ...] = ()
 
     @property
     def powered(self) -> bool:

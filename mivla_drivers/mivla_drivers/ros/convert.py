@@ -13,7 +13,7 @@ from mivla_core.timing import StampNs
 from mivla_drivers.core.controller import GuardReport, TickResult
 from mivla_drivers.core.loop_stats import LoopSummary
 from mivla_drivers.core.machine import State
-from mivla_drivers.core.port import Measurement
+from mivla_drivers.core.port import JointSample, Measurement
 from mivla_drivers.core.setpoint import AppliedSetpoint, Command, Source
 from mivla_msgs.msg import Count, DriverState, GuardStatus, JointCommand, LoopStats
 
@@ -47,7 +47,7 @@ def applied_message(message: JointCommand, setpoint: AppliedSetpoint) -> JointCo
     return message
 
 
-def joint_state(message: JointState, measurement: Measurement) -> JointState:
+def joint_state(message: JointState, measurement: Measurement | JointSample) -> JointState:
     """Fill the message (joint names are in it already) with a measurement."""
     measurement.stamp_ns.fill(message.header.stamp)
     message.position = array.array('d', measurement.position)

@@ -216,7 +216,8 @@ class DriverNode(ManagedNode):
         if measurement is not None and (before is None or before.measurement is None
                                         or measurement.stamp_ns
                                         != before.measurement.stamp_ns):
-            self._joint_states.publish(convert.joint_state(self._state_message, measurement))
+            for sample in (*measurement.earlier, measurement):
+                self._joint_states.publish(convert.joint_state(self._state_message, sample))
         if result.setpoint is not None:
             self._applied.publish(convert.applied_message(self._applied_message,
                                                           result.setpoint))

@@ -571,3 +571,17 @@ def test_close_leaves_torque_and_may_be_repeated() -> None:
     assert all(bench.device.enabled) and bench.plant.mode == 'position'
     with pytest.raises(DriverError, match='not connected'):
         bench.backend.read(bench.now)
+
+
+def test_sets_between_two_reads_are_all_kept() -> None:
+    bench = Bench()
+    bench.backend.connect(bench.now)
+    bench.backend.read(bench.now)
+    before = bench.backend.read(bench.now)
+    for _ in range(3):
+        bench.advance(5_000_000)
+    found = bench.backend.read(bench.now)
+    stamps = [int(sample.stamp_ns) for sample in (*found.earlier, found)]
+    assert len(stamps) == 3
+    assert stamps == sorted(set(stamps)) and stamps[0] > int(before.stamp_ns)
+    assert bench.backend.read(bench.now).earlier == ()
