@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mivla_bringup.operate import OperateError
-from mivla_bringup.rig import Rig
+from mivla_bringup.rig import Interrupted, Rig
 from mivla_drivers.sim.scenario import INSTRUCTIONS
 from mivla_msgs.msg import DriverState, RecorderStatus
 
@@ -139,6 +139,9 @@ def policy_episode(rig: Rig, task: str, seed: int, level: str, limit_s: float,
     try:
         rig.client.set_mode('policy')
         success, stopped = _until_success(rig, limit_s)
+    except Interrupted:
+        stopped = 'interrupted by the operator'
+        raise
     finally:
         # Whatever happened, the recorder closes its episode and the policy lets go.
         if rig.newest('driver/state').state in _STILL:
