@@ -69,7 +69,10 @@ def _run(verb: str, rest: Sequence[str]) -> int:
     from mivla_core.errors import MivlaError
     try:
         module = import_module(f'mivla_bringup.cli.{VERBS[verb][0]}')
-        return int(module.main(verb, rest))
+        code = int(module.main(verb, rest))
+        # Here, where a reader that has gone can still be handled, not at the interpreter's exit.
+        sys.stdout.flush()
+        return code
     except MivlaError as err:
         print(f'mivla {verb}: {err}', file=sys.stderr)
         return 2 if isinstance(err, UsageError) else 1

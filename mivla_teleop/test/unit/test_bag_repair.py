@@ -29,7 +29,6 @@ while writer.progress().messages < len(data):
     time.sleep(0.01)
 time.sleep(0.15)                                  # at least one flush after the last of them
 print('written', len(data), flush=True)
-writer.write([s._replace(data=b'never flushed') for s in data[:1]])
 time.sleep(60)
 """
 
