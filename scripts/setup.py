@@ -158,7 +158,7 @@ def install_dependencies() -> None:
     if not python.exists():
         say(f'making {VENV.name} with CPython {sys.version.split()[0]}')
         run([sys.executable, '-m', 'venv', '--clear', str(VENV)], 'virtual environment')
-    say('installing the pinned dependencies (about 1.5 GB with the CPU build of torch; '
+    say('installing the pinned dependencies (about 1.7 GB with the CPU build of torch; '
         'several GB more where pip finds only the CUDA build: see README)')
     run([str(python), '-m', 'pip', 'install', '--disable-pip-version-check',
          '-r', 'requirements.txt'], 'dependencies')

@@ -8,12 +8,10 @@ backend, codec and emulated device as the graph. What differs from the graph is 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-import can
 import numpy as np
 
 from mivla_core.errors import MivlaError
@@ -21,6 +19,7 @@ from mivla_core.images import encode_jpeg
 from mivla_core.profile import RobotProfile
 from mivla_core.timing import NowNs, StampNs, to_ns
 from mivla_drivers.backends.piper import PiperBackend
+from mivla_drivers.can.memory import MemoryBus
 from mivla_drivers.core.controller import Controller, TickResult
 from mivla_drivers.core.machine import Mode, State
 from mivla_drivers.core.requests import Request
@@ -42,36 +41,6 @@ class LockstepError(MivlaError):
     """The simulated rig did not come up or left the states in which it can be used."""
 
 
-class _DeviceBus(can.BusABC):
-    """The driver's end of a bus whose other end is the emulated device, in the same thread."""
-
-    def __init__(self, rig: LockstepRig) -> None:
-        self._rig = rig
-        self._frames: deque[can.Message] = deque()
-        self.channel_info = 'lockstep'
-        super().__init__(channel='lockstep')
-
-    def deliver(self, frames: Sequence[tuple[int, bytes]], stamp: float) -> None:
-        """Queue frames of the device for the driver."""
-        for can_id, data in frames:
-            self._frames.append(can.Message(timestamp=stamp, arbitration_id=can_id, data=data,
-                                            is_extended_id=False))
-
-    def send(self, msg: can.Message, timeout: Optional[float] = None) -> None:
-        """Hand a frame of the driver to the device."""
-        self._rig.runtime.deliver(msg.arbitration_id, bytes(msg.data), self._rig.now)
-
-    def _recv_internal(self, timeout: Optional[float]) -> tuple[Optional[can.Message], bool]:
-        if not self._frames and timeout != 0:
-            # Only ``connect`` waits: let simulated time pass, which makes the device speak.
-            self._rig.advance_device()
-        return (self._frames.popleft() if self._frames else None), False
-
-    def shutdown(self) -> None:
-        """Close; may be called again."""
-        super().shutdown()
-
-
 class LockstepRig:
     """
     One simulated robot with its driver, ticking at 200 Hz of simulated time.
@@ -91,7 +60,10 @@ class LockstepRig:
         self._frames = 0
         self._hand: Optional[np.ndarray] = None    # the pose in which the arm is held by hand
         self._result: Optional[TickResult] = None
-        self._bus = _DeviceBus(self)
+        self._bus = MemoryBus(
+            lambda can_id, data: self.runtime.deliver(can_id, data, self.now),
+            # Only ``connect`` waits: simulated time passes, which makes the device speak.
+            lambda _: self.advance_device())
         self.backend = PiperBackend(profile, 'lockstep', profile.name, profile.driver.parameters,
                                     bus_factory=lambda *_: self._bus,
                                     clock=lambda: int(self.now))
@@ -106,7 +78,8 @@ class LockstepRig:
     def advance_device(self) -> None:
         """Let one device cycle pass."""
         self.now = self.now + TICK_NS
-        self._bus.deliver(self.runtime.tick(self.now), int(self.now) * 1e-9)
+        for can_id, data in self.runtime.tick(self.now):
+            self._bus.push(can_id, data, int(self.now) * 1e-9)
         if self._hand is not None:
             self.runtime.world.plant.place(self._hand)
 

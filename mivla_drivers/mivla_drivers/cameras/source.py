@@ -27,12 +27,6 @@ __all__ = ['GROUP', 'CameraError', 'CameraSource', 'Frame', 'LaneFactory', 'Pinh
 
 GROUP = 'mivla.cameras'
 
-_BUILT_IN = {
-    'replay': 'mivla_drivers.cameras.replay:replay_lanes',
-    'sim': 'mivla_drivers.cameras.sim:sim_lanes',
-    'v4l2': 'mivla_drivers.cameras.v4l2:v4l2_lanes',
-}
-
 
 class CameraError(DriverError):
     """A camera is absent, lost, silent or not what the profile says."""
@@ -144,7 +138,7 @@ LaneFactory = Callable[[Sequence[Camera], SourceContext], Sequence[Lane]]
 
 def available_sources() -> tuple[str, ...]:
     """Return the names of the known sources."""
-    return tuple(sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))}))
+    return tuple(sorted(point.name for point in entry_points(group=GROUP)))
 
 
 def make_lanes(cameras: Sequence[Camera], context: SourceContext) -> list[Lane]:
@@ -166,9 +160,6 @@ def _factory(name: str, members: Sequence[Camera]) -> LaneFactory:
     try:
         if name in points:
             return points[name].load()
-        if name in _BUILT_IN:
-            module, _, attribute = _BUILT_IN[name].partition(':')
-            return getattr(__import__(module, fromlist=[attribute]), attribute)
     except (ImportError, AttributeError) as err:
         raise CameraError(f'camera source {name!r} cannot be loaded: {err}') from err
     roles = ', '.join(camera.role for camera in members)

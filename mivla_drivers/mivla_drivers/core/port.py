@@ -31,10 +31,6 @@ __all__ = ['ArmBackend', 'BackendFactory', 'DeviceInfo', 'JointSample', 'Measure
            'backend_class']
 
 BACKEND_GROUP = 'mivla.backends'
-# Used where the packages run from a source tree and no entry points are installed.
-_BUILT_IN = {'piper': 'mivla_drivers.backends.piper:PiperBackend'}
-
-
 @dataclass(frozen=True)
 class DeviceInfo:
     """
@@ -188,11 +184,8 @@ def backend_class(name: str) -> BackendFactory:
     try:
         if name in points:
             return points[name].load()
-        if name in _BUILT_IN:
-            module, _, attribute = _BUILT_IN[name].partition(':')
-            return getattr(__import__(module, fromlist=[attribute]), attribute)
     except (ImportError, AttributeError) as err:
         raise DriverError(f'backend {name!r} cannot be loaded: {err}; install what it needs '
                           'or correct driver.backend in the profile') from err
-    known = ', '.join(sorted({*points, *_BUILT_IN}))
+    known = ', '.join(sorted(points))
     raise DriverError(f'unknown backend {name!r} in the profile\'s driver.backend; known: {known}')
