@@ -31,6 +31,8 @@ __all__ = ['ArmBackend', 'BackendFactory', 'DeviceInfo', 'JointSample', 'Measure
            'backend_class']
 
 BACKEND_GROUP = 'mivla.backends'
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """
