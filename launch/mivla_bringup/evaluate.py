@@ -26,7 +26,7 @@ from mivla_bringup.evaluation.journal import Journal
 from mivla_bringup.evaluation.policies import PolicyRef, policy_ref
 from mivla_bringup.evaluation.summary import cells_of, comparisons_of, result_of
 from mivla_core.profile import load_profile
-from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS
+from mivla_drivers.sim.scenario import EVAL_SEEDS, INSTRUCTIONS, LEVELS
 from mivla_drivers.sim.tasks import task_of
 
 __all__ = ['evaluate_lockstep', 'main']
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     request = Request(_policies(arguments), arguments.robot or robot_of(arguments.task),
                       arguments.task, levels, arguments.episodes,
                       min(arguments.controls, arguments.episodes),
-                      arguments.limit or task_of(arguments.task).limit_s)
+                      arguments.limit or task_of(arguments.task).limit_s, arguments.first_seed)
     folder = Path(arguments.out or _default_folder(request)).expanduser()
     # Who ends it politely finds the same order as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -90,6 +90,9 @@ def _parser() -> Parser:
     parser.add_argument('--against-parameter', action='append', default=[], metavar='KEY=VALUE',
                         help='the same of the second policy')
     parser.add_argument('--episodes', type=int, default=100, help='seeds of each level')
+    parser.add_argument('--first-seed', type=int, default=EVAL_SEEDS.start, metavar='SEED',
+                        help=f'{EVAL_SEEDS.start} (the default) and on are what is published: '
+                             'tune on others')
     parser.add_argument('--level', default='hard',
                         help=f'one or several with commas: {", ".join(LEVELS)}')
     parser.add_argument('--realtime', type=int, default=20,

@@ -1,4 +1,7 @@
-"""``mivla train-demo``: from nothing to the demo's checkpoint and its evaluation."""
+"""
+Demonstrations of the scripted expert as bags (``mivla demonstrate``), and from nothing to the
+demo's checkpoint and its evaluation (``mivla train-demo``).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mivla_bringup.cli import Parser
-from mivla_bringup.demonstrations import episode_folders
+from mivla_bringup.demonstrations import episode_folders, good_folders
 from mivla_bringup.errors import BringupError
 from mivla_bringup.finetune import finetune_from
 from mivla_bringup.rig import Rig, warnings_to, with_stack
@@ -20,7 +23,7 @@ from mivla_core.profile import config_dir
 from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS, covering_seeds
 from mivla_drivers.sim.tasks import task_of
 
-__all__ = ['record_demonstrations', 'train_demo_main']
+__all__ = ['demonstrate_main', 'record_demonstrations', 'train_demo_main']
 
 DEMO_TASK = 'click_bell'
 LEVEL = 'hard'
@@ -76,6 +79,32 @@ def record_demonstrations(bags: Path, seeds: Sequence[int], domain: str,
     if outcome.unclean:
         print(f'recording: {"; ".join(outcome.unclean)}', file=sys.stderr)
     return folders
+
+
+def demonstrate_main(argv: Sequence[str]) -> int:
+    """Record demonstrations of the scripted expert; returns the exit code."""
+    parser = Parser(prog='mivla demonstrate',
+                    description='Record demonstrations of a task by its scripted expert in the '
+                                'simulated world, hard scenes; goes on where it was stopped.')
+    parser.add_argument('--task', default=DEMO_TASK, choices=sorted(INSTRUCTIONS))
+    parser.add_argument('--out', required=True, help='folder of the bags')
+    parser.add_argument('--count', type=int, default=DEMONSTRATIONS,
+                        help=f'at most {DEMONSTRATIONS}, which cover the table')
+    parser.add_argument('--domain', default=os.environ.get('ROS_DOMAIN_ID', TRAIN_DOMAIN))
+    arguments = parser.parse_args(argv)
+    if not 1 <= arguments.count <= DEMONSTRATIONS:
+        parser.error(f'--count {arguments.count}: expected 1 to {DEMONSTRATIONS}')
+    out = Path(arguments.out).expanduser().absolute()
+    # Scenes are recorded in order, one good episode each: as many are done as there are good ones.
+    done = len(good_folders(episode_folders([out]))) if any(out.glob('**/metadata.yaml')) else 0
+    seeds = covering_seeds(arguments.task, TRAIN_SEEDS[:POOL], *PLACES)[done:arguments.count]
+    if done:
+        print(f'{done} demonstrations are in {out} already', flush=True)
+    if seeds:
+        record_demonstrations(out / time.strftime('%Y%m%d-%H%M%S'), seeds, arguments.domain,
+                              arguments.task)
+    print(f'demonstrations: {out}')
+    return 0
 
 
 def train_demo_main(argv: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ __all__ = ['TARGETS', 'main']
 # verb: (module, function of the remaining words that returns the exit code)
 TARGETS = {
     'demo': ('mivla_bringup.demo', 'main'),
+    'demonstrate': ('mivla_bringup.learn', 'demonstrate_main'),
     'generate-hands': ('mivla_bringup.generate_hands', 'main'),
     'pretrain': ('mivla_bringup.pretrain', 'main'),
     'ablation': ('mivla_bringup.ablation', 'main'),

@@ -39,9 +39,12 @@ class Request:
 
     :param policies: one, or two that are compared over the same seeds.
     :param robot: profile, a name or a path.
-    :param episodes: seeds of every level, the first of the evaluation's own.
+    :param episodes: seeds of every level.
     :param controls: of these, for each control.
     :param limit_s: that a policy is given [s].
+    :param first: of the seeds; another than the default to tune on scenes that the published
+        numbers are not of.
+    :raises EvaluationError: seeds that are not the evaluation's own.
     """
 
     policies: tuple[PolicyRef, ...]
@@ -51,11 +54,19 @@ class Request:
     episodes: int
     controls: int
     limit_s: float
+    first: int = EVAL_SEEDS.start
+
+    def __post_init__(self) -> None:
+        last = self.first + self.episodes - 1
+        if self.first not in EVAL_SEEDS or last not in EVAL_SEEDS:
+            raise EvaluationError(
+                f'seeds {self.first} to {last}: an evaluation takes {EVAL_SEEDS.start} to '
+                f'{EVAL_SEEDS[-1]}, with which no demonstration is recorded')
 
     @property
     def seeds(self) -> range:
         """The evaluation's seeds, which no demonstration was recorded with."""
-        return EVAL_SEEDS[:self.episodes]
+        return range(self.first, self.first + self.episodes)
 
 
 def jobs_of(request: Request, robot_hash: str, kinds: Mapping[str, Sequence[str]]) -> list[Job]:

@@ -183,4 +183,6 @@ def _realtime_aims(cells: Sequence[Cell], metrics: dict[str, Metric], several: b
 def _software(cells: Sequence[Cell]) -> str:
     found = sorted({row.revision for cell in cells for row in cell.rows})
     mixed = '; ROWS OF SEVERAL REVISIONS: --fresh runs them all again' if len(found) > 1 else ''
-    return f'lockstep, protocol {PROTOCOL}, software {", ".join(found)}{mixed}'
+    seeds = [row.job.seed for cell in cells for row in cell.rows]
+    return (f'lockstep, protocol {PROTOCOL}, seeds {min(seeds)} to {max(seeds)}, software '
+            f'{", ".join(found)}{mixed}')

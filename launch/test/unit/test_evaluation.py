@@ -13,7 +13,13 @@ from mivla_bringup import evaluate
 from mivla_bringup.bench.result import wilson
 from mivla_bringup.errors import UsageError
 from mivla_bringup.evaluate import robot_of
-from mivla_bringup.evaluation.episodes import Request, controls_of, jobs_of, run_job
+from mivla_bringup.evaluation.episodes import (
+    EvaluationError,
+    Request,
+    controls_of,
+    jobs_of,
+    run_job,
+)
 from mivla_bringup.evaluation.films import Film, mp4
 from mivla_bringup.evaluation.journal import Job, Journal, JournalError, Row
 from mivla_bringup.evaluation.page import write_page
@@ -33,6 +39,14 @@ def row(job, success, score=None, **more):
     return Row(job, success, 0.5 if success else 1.0, float(success) if score is None else score,
                'pressed' if success else 'reached', verdicts={'passed': 100}, wall_s=0.2,
                cpu_s=0.1, revision='r1', **more)
+
+
+def test_other_scenes_can_be_asked_for_but_none_that_was_trained_on():
+    asked = Request((FIRST,), 'piper', 'click_bell', ('easy',), 3, 0, 1.0, 290_000)
+    assert [job.seed for job in jobs_of(asked, 'hash', {'a': ()})] == [290_000, 290_001, 290_002]
+    for first in (199_999, 299_998):
+        with pytest.raises(EvaluationError, match=f'seeds {first} to .* 200000 to 299999'):
+            replace(asked, first=first)
 
 
 def test_a_journal_goes_on_where_it_was_left_even_in_the_middle_of_a_line(tmp_path):

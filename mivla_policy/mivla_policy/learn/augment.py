@@ -73,7 +73,22 @@ def draw(settings: Augmentation, batch: int, cameras: int,
         size = 1.0 - settings.crop * torch.rand((batch, cameras, 1), generator=generator)
         place = 2.0 * torch.rand((batch, cameras, 2), generator=generator) - 1.0
         numbers['crop'] = torch.cat((size, place * (1.0 - size)), dim=-1)
+    if settings.patches:
+        numbers |= _patches(settings, batch, cameras, generator)
     return numbers
+
+
+def _patches(settings: Augmentation, batch: int, cameras: int,
+             generator: torch.Generator) -> dict[str, Tensor]:
+    """Return centre and half sides of each patch (…, n, 4; y, x), and its colour (…, n, 3)."""
+    shape = (batch, cameras, settings.patches)
+    count = torch.randint(0, settings.patches + 1, shape[:2], generator=generator)
+    half = 0.5 * settings.patch_size * torch.rand((*shape, 2), generator=generator)
+    # What is not laid down has sides below nothing.
+    laid = torch.arange(settings.patches)[:, None] < count[..., None, None]
+    half = torch.where(laid, half, -1.0)
+    return {'patch': torch.cat((torch.rand((*shape, 2), generator=generator), half), dim=-1),
+            'patch_colour': torch.rand((*shape, 3), generator=generator)}
 
 
 def shifted(pictures: NDArray[Any], moves: Tensor) -> NDArray[Any]:
@@ -111,7 +126,7 @@ def apply(images: Tensor, numbers: Variation) -> Tensor:
     if 'contrast' in numbers:
         matrix, offset = _colour(flat, scale, {
             name: value.flatten(0, 1).to(flat.device) for name, value in numbers.items()
-            if name not in ('shift', 'noise_seed', 'crop')})
+            if name not in ('shift', 'noise_seed', 'crop', 'patch', 'patch_colour')})
         flat = torch.baddbmm(offset[..., None], matrix, flat)
     else:
         flat = flat * scale
@@ -121,6 +136,9 @@ def apply(images: Tensor, numbers: Variation) -> Tensor:
     flat = flat.clamp_(0.0, 1.0).view(batch * cameras, 3, height, width)
     if 'crop' in numbers:
         flat = _cropped(flat, numbers['crop'].flatten(0, 1).to(flat.device))
+    if 'patch' in numbers:
+        flat = _covered(flat, *(numbers[name].flatten(0, 1).to(flat.device)
+                                for name in ('patch', 'patch_colour')))
     return flat.view(batch, cameras, 3, height, width)
 
 
@@ -198,3 +216,15 @@ def _cropped(pictures: Tensor, crop: Tensor) -> Tensor:
                          dim=-1).view(-1, 2, 3)
     grid = functional.affine_grid(window, list(pictures.shape), align_corners=False)
     return functional.grid_sample(pictures, grid, padding_mode='border', align_corners=False)
+
+
+def _covered(pictures: Tensor, patches: Tensor, colours: Tensor) -> Tensor:
+    """Return pictures (P, 3, height, width) under patches (P, n, 4) of colours (P, n, 3)."""
+    height, width = pictures.shape[2:]
+    y = (torch.arange(height, device=pictures.device) + 0.5)[None, :, None] / height
+    x = (torch.arange(width, device=pictures.device) + 0.5)[None, None, :] / width
+    for patch, colour in zip(patches.unbind(1), colours.unbind(1)):
+        at_y, at_x, half_y, half_x = patch[:, :, None, None].unbind(1)
+        inside = ((y - at_y).abs() <= half_y) & ((x - at_x).abs() <= half_x)
+        pictures = torch.where(inside[:, None], colour[:, :, None, None], pictures)
+    return pictures

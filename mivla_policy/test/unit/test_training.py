@@ -32,7 +32,8 @@ from mivla_policy.model.config import MiVLAConfig, Preset, VisionConfig
 Maker = Callable[..., Episode]
 RECIPE = Recipe(batch_size=16, warm_up_steps=5, learning_rate=3e-3, ema_decay=0.9,
                 holdout_episodes=2, holdout_every=5, augmentation=Augmentation(
-                    shift=(1, 2), jitter=(0.3, 0.4, 0.5, 0.03), noise=0.02, share=0.5, crop=0.1))
+                    shift=(1, 2), jitter=(0.3, 0.4, 0.5, 0.03), noise=0.02, share=0.5, crop=0.1,
+                    patches=2))
 
 
 @pytest.fixture(scope='module')
@@ -124,7 +125,7 @@ import sys, json, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from mivla_policy.learn import train as learn
-from mivla_policy.learn.loop import Devices
+from mivla_policy.learn.devices import Devices
 from mivla_policy.learn.recipe import Augmentation, Recipe
 from mivla_policy.model.config import MiVLAConfig
 sys.path.insert(0, sys.argv[1])
@@ -326,6 +327,18 @@ def test_a_crop_enlarges_a_window() -> None:
     width = (cropped[..., -1] - cropped[..., 0]).mean(dim=(1, 2, 3))
     assert width.max() <= 1.0
     assert 0.45 < width.min() < 0.8
+
+
+def test_patches_cover_as_much_as_they_may_and_nothing_else_changes() -> None:
+    pictures = torch.linspace(0.2, 0.8, 32).expand(64, 1, 3, 32, 32)
+    settings = replace(Augmentation.none(), patches=1, patch_size=0.5)
+    covered = augment(pictures, settings, torch.Generator().manual_seed(0))
+    other = (covered - pictures).abs().amax(dim=2)[:, 0] > 1e-4             # (64, 32, 32)
+    share = other.float().mean(dim=(1, 2))
+    assert 16 <= int((share == 0.0).sum()) <= 48                            # none as often as one
+    assert 0.1 < float(share.max()) <= 0.25
+    biggest = covered[int(share.argmax()), 0][:, other[int(share.argmax())]]
+    assert torch.equal(biggest, biggest[:, :1].expand_as(biggest))          # of one colour
 
 
 def test_finetune_keeps_its_state_until_it_is_done(
