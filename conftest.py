@@ -10,7 +10,7 @@ import pytest_timeout
 from _pytest.runner import runtestprotocol
 from hypothesis import settings
 
-from tests.stalls import StallWitness
+from mivla_core.stall_watch import StallWatch
 
 # The same examples every time: a test that fails for somebody fails for everybody.
 settings.register_profile('suite', derandomize=True, deadline=None, database=None)
@@ -26,17 +26,17 @@ os.environ.setdefault('MIVLA_BLACKBOX_DIR', tempfile.mkdtemp(prefix='mivla-black
 
 # Tests of threads, nodes and graphs are judged on a machine that runs. Two control periods.
 STALL_S = 0.01
-_witness = pytest.StashKey[StallWitness]()
+_machine = pytest.StashKey[StallWatch]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Have the machine watched."""
-    session.config.stash[_witness] = StallWitness()
+    session.config.stash[_machine] = StallWatch()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the watch."""
-    session.config.stash[_witness].close()
+    session.config.stash[_machine].close()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,13 +45,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     Run a test once more when it failed while the machine stood still.
 
     Drivers stop a robot whose computer stands still, as they should; no test can tell that stop
-    from a fault of the code. It is run again only where the witness saw it, once, and it is said.
+    from a fault of the code. It is run again only where that was seen, once, and it is said.
     """
-    witness = item.config.stash[_witness]
-    witness.worst()
+    machine = item.config.stash[_machine]
+    machine.worst()
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    stalled = witness.worst()
+    stalled = machine.worst()
     if any(report.failed for report in reports) and stalled > STALL_S:
         why = '; '.join(str(report.longrepr).strip().splitlines()[-1] for report in reports
                         if report.failed)

@@ -4,8 +4,8 @@
 MiVLA's ablation (arXiv 2512.15411, Table 3) at any scale: scratch, hands alone, one direction,
 both. Every arm is fine-tuned with the same network, recipe, steps and robot demonstrations, and
 meets the same unseen scenes. The robot's part of pre-training is those same demonstrations: what
-an arm has over scratch is the hands and the mapping, and more steps of training. Goes on where
-it was left.
+an arm has over scratch is the hands and the mapping, and more steps of training; 'longer' is
+scratch with as many steps as the others have in all. Goes on where it was left.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from mivla_policy.core.episode import Episode
 
 __all__ = ['ARMS', 'main']
 
-ARMS = ('scratch', 'human', 'h2r', 'r2h', 'both')
+ARMS = ('scratch', 'longer', 'human', 'h2r', 'r2h', 'both')
+UNTRAINED = ('scratch', 'longer')    # begin with random weights
 POOL = 3000                     # training seeds that the scenes are chosen from
 PLACES = {10: (5, 2), 20: (5, 4), 30: (6, 5)}
 
@@ -105,7 +106,7 @@ def _train(setting: _Setting, arms: Sequence[str], hands: Path | None,
     mapping, seen = HandMapping(setting.profile, load_mapping()), None
     for arm in todo:
         start = None
-        if arm != 'scratch':
+        if arm not in UNTRAINED:
             trunk = setting.folder / f'pretrained_{arm}'
             if not trunk.exists():
                 if seen is None and hands is not None and VARIANTS[arm][0]:
@@ -116,8 +117,9 @@ def _train(setting: _Setting, arms: Sequence[str], hands: Path | None,
                          steps=setting.pretraining_steps, threads=setting.threads, plan=plan,
                          events=False)
             start = Start.read(trunk, config.cameras, config.dt_ns, setting.profile.hash)
+        steps = setting.steps + (setting.pretraining_steps if arm == 'longer' else 0)
         finetune(episodes, setting.profile, preset, found[arm], name=f'tuned_{arm}',
-                 seed=setting.seed, steps=setting.steps, threads=setting.threads, start=start,
+                 seed=setting.seed, steps=steps, threads=setting.threads, start=start,
                  plan=Plan(resume=_resumable(training_folder(found[arm]))), progress=shower(),
                  events=False)
     return found
@@ -182,9 +184,9 @@ def _result(setting: _Setting, made: dict[str, Path], rows: dict[str, list[Any]]
     notes.append(
         f'{setting.task}, level {setting.level}, {setting.count} robot demonstrations, preset '
         f'{setting.preset}, {setting.steps} steps of fine-tuning after '
-        f'{setting.pretraining_steps} of pre-training (scratch: none), training seed '
-        f'{setting.seed}; one training per arm: the intervals are of the scenes, not of the '
-        f'training; instruction "{INSTRUCTIONS[setting.task]}"')
+        f'{setting.pretraining_steps} of pre-training (scratch: none; longer: of fine-tuning '
+        f'instead), training seed {setting.seed}; one training per arm: the intervals are of the '
+        f'scenes, not of the training; instruction "{INSTRUCTIONS[setting.task]}"')
     first = next(iter(rows.values()))
     return Result(f'ablation {setting.task}', len(first), metrics, {}, raw, notes)
 

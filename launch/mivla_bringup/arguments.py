@@ -112,7 +112,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument('role', 'Which part runs on this machine: everything, all but the policy server, or '
              'the policy server alone.', 'all', ('all', 'robot', 'policy')),
     Argument('task', 'Task of the simulated scene and of the scripted expert.', 'click_bell',
-             ('bottle_on_pad', 'click_bell', 'umbrella_rack')),
+             ('bottle_on_pad', 'click_bell', 'gather_objects', 'umbrella_rack')),
     Argument('seed', 'Seed of the simulated scene.', '0', (), 'int', (0, 2**63 - 1)),
     Argument('level', 'Randomisation of the simulated scene.', 'easy',
              ('easy', 'hard', 'novel_object', 'unseen_pose', 'distractor')),

@@ -16,7 +16,8 @@ from mivla_bringup.operate import OperateError
 from mivla_bringup.reach import Goal, Reached, Source, base_of, error_at, still_driven
 from mivla_bringup.rig import Rig
 from mivla_core.kinematics import Chain, rotation
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 from mivla_drivers.core.envelope import Envelope
 from mivla_drivers.core.locoman_checks import refusal
 from mivla_drivers.core.locoman_postures import (

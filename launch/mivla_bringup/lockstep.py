@@ -10,110 +10,78 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Optional
 
 import numpy as np
 
+from mivla_bringup.machines import LockstepError, machine_of
 from mivla_bringup.timed_runner import PolicyTiming, Question, TimedRunner
-from mivla_core.errors import MivlaError
 from mivla_core.images import encode_jpeg
 from mivla_core.profile import RobotProfile
 from mivla_core.timing import NowNs, StampNs, to_ns
-from mivla_drivers.backends.arx5 import Arx5Backend
-from mivla_drivers.backends.piper import PiperBackend
-from mivla_drivers.can.memory import MemoryBus
 from mivla_drivers.core.controller import Controller, TickResult
 from mivla_drivers.core.machine import Mode, State
-from mivla_drivers.core.port import ArmBackend
 from mivla_drivers.core.requests import Request
 from mivla_drivers.core.setpoint import Command, Source
+from mivla_drivers.core.verdicts import Refusal
 from mivla_drivers.sim.render import CameraRenderer
-from mivla_drivers.sim.runtime import Disturbance, WorldRuntime, device_makers
+from mivla_drivers.sim.runtime import Disturbance, WorldReport
 from mivla_drivers.sim.scenario import INSTRUCTIONS, Scenario
 from mivla_policy.core.chunk import Array
 from mivla_policy.core.observation import Observation
 from mivla_policy.serve.port import Policy, Query
+from mivla_teleop.core.expert_motion import plan_move
+from mivla_teleop.core.experts import task_start
 
-__all__ = ['EpisodeOutcome', 'LockstepRig', 'PolicyTiming', 'run_policy']
+__all__ = ['EpisodeOutcome', 'LockstepError', 'LockstepRig', 'PolicyTiming', 'run_policy']
 
 # An instant of this century, in whole milliseconds: a backend takes earlier stamps for those of an
 # adapter that does not know the date, and would read the clock of this machine instead.
 _EPOCH = 1_700_000_000_000_000_000
-
-
-class LockstepError(MivlaError):
-    """The simulated rig did not come up or left the states in which it can be used."""
-
-
-def _backend(profile: RobotProfile) -> Callable[..., ArmBackend]:
-    """Return the backend of a profile, as it is made with a bus and a clock of its own."""
-    backend = profile.driver.backend
-    if backend == 'arx5':
-        # Its frames are spaced in wall time elsewhere.
-        return partial(Arx5Backend, pause=lambda seconds: None)
-    if backend == 'piper' and len(profile.arms) == 1:
-        return PiperBackend
-    raise LockstepError(f'{profile.name} cannot run in lockstep: one PiPER or one ARX-5 can')
+_PATIENCE_NS = to_ns(15.0)      # for what an operator asks
+_SETTLE_NS = to_ns(0.2)         # that a robot is held where it was led to
 
 
 class LockstepRig:
     """
     One simulated robot with its driver, ticking at its control rate in simulated time.
 
-    :param profile: of one arm that has an emulated device.
+    :param profile: of a robot that has an emulated device; see ``machines``.
     :param sizes: camera role -> (width, height) of the pictures [px].
     :param task: whose scene it has; a rig has one.
+    :raises LockstepError: the robot or the task cannot run here.
     """
 
     def __init__(self, profile: RobotProfile, sizes: dict[str, tuple[int, int]],
                  disturbance: Disturbance = Disturbance(), task: str = 'click_bell') -> None:
         self.profile, self.task = profile, task
-        self.now = NowNs(_EPOCH)
-        self.runtime = WorldRuntime(profile, Scenario.draw(task, 0, 'easy'),
-                                    device_makers(profile, disturbance), self.now,
-                                    arm=profile.home)
+        self.machine = machine_of(profile, task, disturbance, NowNs(_EPOCH))
         # Whole device cycles per control tick.
-        self._cycles = max(1, round(1e9 / profile.rates.control) // self.runtime.tick_ns)
-        self.period_ns = self._cycles * self.runtime.tick_ns
+        self._cycles = max(1, round(1e9 / profile.rates.control) // self.machine.tick_ns)
+        self.period_ns = self._cycles * self.machine.tick_ns
         self.renderer = CameraRenderer(profile, sizes, task=task)
         self._frames = 0
-        self._hand: Optional[np.ndarray] = None    # the pose in which the arm is held by hand
         self._result: Optional[TickResult] = None
-        self._bus = MemoryBus(
-            self._deliver,
-            # Only ``connect`` waits: simulated time passes, which makes the device speak.
-            lambda _: self.advance_device())
-        self.backend = _backend(profile)(
-            profile, 'lockstep', profile.name, profile.driver.parameters,
-            bus_factory=lambda *_: self._bus, clock=lambda: int(self.now))
-        self.backend.connect(self.now)
-        self.controller = Controller(profile, self.backend)
+
+    @property
+    def now(self) -> NowNs:
+        """Present instant of the simulated clock."""
+        return self.machine.now
+
+    @property
+    def controller(self) -> Controller:
+        """The driver; a new scene may have a new one."""
+        return self.machine.controller
 
     @property
     def stamp(self) -> StampNs:
         """Present ROS time, which in here is the simulated clock."""
         return StampNs(int(self.now))
 
-    def advance_device(self) -> None:
-        """Let one device cycle pass."""
-        self.now = self.now + self.runtime.tick_ns
-        for frames in self.runtime.tick(self.now):
-            self._push(frames)
-        if self._hand is not None:
-            self.runtime.world.place(self._hand)
-
-    def _deliver(self, can_id: int, data: bytes) -> None:
-        self._push(self.runtime.deliver(can_id, data, self.now))
-
-    def _push(self, frames: Sequence[tuple[int, bytes]]) -> None:
-        for can_id, data in frames:
-            self._bus.push(can_id, data, int(self.now) * 1e-9)
-
     def tick(self) -> TickResult:
         """Let the device cycles of one control tick pass, and the tick."""
         for _ in range(self._cycles):
-            self.advance_device()
+            self.machine.advance()
         self._result = self.controller.tick(self.now, self.stamp)
         return self._result
 
@@ -123,44 +91,94 @@ class LockstepRig:
 
         :raises LockstepError: refused, or not answered within 15 s of simulated time.
         """
-        for _ in range(3000):
-            if request.done:
-                break
-            self.tick()
-        if not request.done or not request.ok:
+        self._until(lambda: request.done, lambda: f'{what}: {request.message or "no answer"}')
+        if not request.ok:
             raise LockstepError(f'{what}: {request.message or "no answer"}')
+
+    def _until(self, met: Callable[[], bool], why: Callable[[], str]) -> None:
+        """Tick until something is so; raises LockstepError after 15 s of simulated time."""
+        for _ in range(_PATIENCE_NS // self.period_ns):
+            if met():
+                return
+            self.tick()
+        raise LockstepError(why())
+
+    def start(self, seed: int) -> np.ndarray:
+        """Return the pose (J,) in which a demonstration or trial of a seed begins."""
+        return task_start(self.task, self.profile, self.machine.home, seed)
 
     def begin(self, seed: int, level: str, task: Optional[str] = None,
               arm: Optional[np.ndarray] = None) -> None:
         """
-        Place a scene and the arm, and enable the driver.
+        Place a scene and the robot, and enable the driver.
 
         What comes after is the same whatever this rig did before.
 
         :param task: default the rig's; another is refused.
-        :param arm: (J,) start pose; default home.
+        :param arm: (J,) start pose; default the one about which scenes begin.
         :raises LockstepError: the driver refused.
         :raises SimError: unknown level, or another task.
         """
         self._frames = 0
+        self.machine.begin(self, Scenario.draw(task or self.task, seed, level),
+                           self.machine.home if arm is None else np.array(arm))
+
+    def disable(self) -> None:
+        """Take the torque off, whatever the pose."""
         if self.controller.state is not State.DISABLED:
             self.settle(self.controller.disable(force=True), 'disable')
-        self._hand = np.array(self.profile.home if arm is None else arm)
-        self.runtime.reset(task or self.task, seed, level, arm=self._hand)
-        # A stale measurement of the pose before would be where the driver holds.
-        for _ in range(20):
-            self.tick()
-        # Without torque the arm would fall: it is held until the driver has it.
+
+    def enable(self) -> None:
+        """Have the driver take the robot over where it is."""
         self.settle(self.controller.enable(), 'enable')
-        # Again: what the physics still held of the run before would show in the last digits.
-        self.runtime.reset(task or self.task, seed, level, arm=self._hand)
-        self._hand = None
-        for _ in range(20):
-            self.tick()
+
+    def assume(self, posture: str) -> None:
+        """
+        Travel to a posture, as an operator's word lets the driver do it.
+
+        :raises LockstepError: refused, stopped, or not there in time.
+        """
+        controller = self.controller
+        self.settle(controller.set_posture(posture), f'posture {posture}')
+        self._until(lambda: controller.state is not State.MOVING and controller.standing,
+                    lambda: f'posture {posture}: still moving after 15 s')
+        if controller.state is not State.HOLDING or controller.posture != posture:
+            raise LockstepError(f'posture {posture}: {controller.state.name} in posture '
+                                f'{controller.posture}: {controller.detail}')
+
+    def lead(self, goal: np.ndarray) -> None:
+        """
+        Lead the joints (J,) to a pose through the teleop input; the mode is idle afterwards.
+
+        :raises LockstepError: the driver stopped.
+        :raises ExpertError: no valid pose.
+        """
+        applied = self.applied()
+        plan = plan_move(self.profile, self.measured() if applied is None else applied, goal)
+        self.settle(self.controller.set_mode(Mode.TELEOP), 'mode teleop')
+        begun, end = self.stamp, self.stamp + to_ns(plan.duration) + _SETTLE_NS
+        sequence = 0
+        while self.stamp < end:
+            due = self.stamp + self.period_ns
+            sequence += 1
+            refused = self.command(Source.TELEOP, due, plan.position((due - begun) * 1e-9),
+                                   plan.velocity((due - begun) * 1e-9), sequence)
+            result = self.tick()
+            if refused is not None or result.state not in (State.HOLDING, State.MOVING):
+                raise LockstepError(f'led to its start the robot went to {result.state.name}: '
+                                    f'{refused or result.detail}')
+        self.settle(self.controller.set_mode(Mode.IDLE), 'mode idle')
+
+    def command(self, source: Source, due: StampNs, position: np.ndarray, velocity: np.ndarray,
+                sequence: int) -> Optional[Refusal]:
+        """Hand in a set-point (J,) with its velocity; None when it was admitted, else why not."""
+        return self.controller.submit(
+            Command(source, due, self.profile.joint_names, tuple(position.tolist()),
+                    self.profile.hash, tuple(velocity.tolist()), sequence), self.now, self.stamp)
 
     def pictures(self, roles: Sequence[str], quality: int) -> dict[str, bytes]:
         """Render the present state with each camera and encode as the camera node does."""
-        self.renderer.place(self.runtime.snapshot(self.stamp))
+        self.renderer.place(self.machine.snapshot(self.stamp))
         self._frames += 1
         return {role: encode_jpeg(self.renderer.render(role, self._frames), quality)
                 for role in roles}
@@ -171,8 +189,17 @@ class LockstepRig:
 
         What policies are shown does not change by it: their pictures' noise is counted apart.
         """
-        self.renderer.place(self.runtime.snapshot(self.stamp))
+        self.renderer.place(self.machine.snapshot(self.stamp))
         return self.renderer.render(role, 0)
+
+    def report(self) -> WorldReport:
+        """Return the ground truth of the task, for experts and judgement only."""
+        return self.machine.report()
+
+    @property
+    def success(self) -> bool:
+        """Whether the task has succeeded since the scene began."""
+        return self.machine.success
 
     def measured(self) -> np.ndarray:
         """Return the newest measured joint positions (J,)."""
@@ -188,7 +215,7 @@ class LockstepRig:
 
     def close(self) -> None:
         """Release bus and renderer; idempotent."""
-        self.backend.close()
+        self.machine.close()
         self.renderer.close()
 
 
@@ -273,7 +300,7 @@ def run_policy(rig: LockstepRig, policy: Policy, seed: int, level: str, *,
         if result.state not in (State.HOLDING, State.MOVING):
             raise LockstepError(f'seed {seed}: the driver went to {result.state.name}: '
                                 f'{result.detail}')
-        report = rig.runtime.report()
+        report = rig.report()
         deepest = max(deepest, report.state.progress)
         if report.state.success:
             break
@@ -281,7 +308,7 @@ def run_policy(rig: LockstepRig, policy: Policy, seed: int, level: str, *,
         film()
     counts = rig.controller.report(rig.now).counts
     grown = {name: count - before.get(name, 0) for name, count in counts.items()}
-    state = rig.runtime.report().state
-    return EpisodeOutcome(seed, rig.runtime.success, (rig.stamp - started) * 1e-9, deepest,
+    state = rig.report().state
+    return EpisodeOutcome(seed, rig.success, (rig.stamp - started) * 1e-9, deepest,
                           runner.trace.asked, {name: n for name, n in grown.items() if n},
                           runner.trace.dry_ticks, stopped, state.score, state.stage)

@@ -21,7 +21,6 @@ from mivla_drivers.core.setpoint import Command, Source
 from mivla_drivers.sim.disturbance import Disturbance
 from mivla_drivers.sim.scenario import INSTRUCTIONS
 from mivla_policy.core.episode import Commanded, Episode, FrameTrack, Measured
-from mivla_teleop.core.expert_motion import start_pose
 from mivla_teleop.core.experts import plan_task
 
 __all__ = ['Demonstration', 'demonstrate', 'demonstrations']
@@ -84,11 +83,11 @@ def demonstrate(rig: LockstepRig, seed: int, level: str,
     :raises LockstepError: the driver refused.
     """
     profile = rig.profile
-    rig.begin(seed, level, arm=start_pose(profile, seed))
+    rig.begin(seed, level, arm=rig.start(seed))
     rig.settle(rig.controller.set_mode(Mode.TELEOP), 'mode teleop')
     applied = rig.applied()
     plan = plan_task(rig.task, profile, rig.measured() if applied is None else applied,
-                     rig.runtime.report().places, seed)
+                     rig.report().places, seed)
     tracks, stopped, won = _Tracks([], [], []), '', float('nan')
     begun, next_frame = rig.stamp + _BEFORE_NS, rig.stamp + _BEFORE_NS
     end, sequence = begun + to_ns(plan.duration) + _AFTER_NS, 0
@@ -109,9 +108,9 @@ def demonstrate(rig: LockstepRig, seed: int, level: str,
         result = rig.tick()
         if result.state not in (State.HOLDING, State.MOVING):
             stopped = result.detail or result.state.name
-        if rig.runtime.success and np.isnan(won):
+        if rig.success and np.isnan(won):
             won = (rig.stamp - begun) * 1e-9
-    state = rig.runtime.report().state
+    state = rig.report().state
     episode = tracks.episode(rig, f'lockstep {rig.task} {level} {seed}', roles) if roles else None
     return Demonstration(seed, level, state.success, state.score, state.stage, won, stopped,
                          episode)

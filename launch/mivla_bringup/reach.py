@@ -21,7 +21,8 @@ from mivla_bringup.operate import OperateError
 from mivla_bringup.rig import Rig
 from mivla_core.inverse import rotation_vector, tip_angles
 from mivla_core.kinematics import Chain, rotation
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 from mivla_core.ros.periodic import PeriodicThread
 from mivla_core.ros.qos import NEWEST, stream
 from mivla_core.timing import StampNs

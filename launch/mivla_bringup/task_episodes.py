@@ -16,6 +16,7 @@ from typing import Any
 from mivla_bringup.operate import OperateError
 from mivla_bringup.rig import Interrupted, Rig
 from mivla_drivers.sim.scenario import INSTRUCTIONS
+from mivla_drivers.sim.tasks import task_of
 from mivla_msgs.msg import DriverState, RecorderStatus
 
 __all__ = ['EpisodeResult', 'PICTURES', 'bring_up', 'expert_episode', 'policy_episode']
@@ -70,13 +71,15 @@ def bring_up(rig: Rig, say: Callable[[str], None], timeout: float = 60.0) -> Non
 
 
 def place(rig: Rig, task: str, seed: int, level: str) -> None:
-    """Bring the arm home and place the scene of a seed."""
+    """Bring the robot home and place the scene of a seed; one with postures then frees an arm."""
     rig.client.set_mode('idle')
     rig.client.home()
     before = rig.newest('sim/state').episode
     rig.client.reset_scene(task, seed, level)
     rig.wait('sim/state', lambda m: m.episode > before and m.seed == seed, 5.0,
              f'the scene of seed {seed}')
+    if posture := task_of(task).posture:
+        rig.client.set_posture(posture)
 
 
 def prepare(rig: Rig) -> None:

@@ -14,7 +14,7 @@ from typing import Union
 
 import numpy as np
 
-from mivla_core.profile import BodyKinematics, MdhKinematics
+from mivla_core.robot_parts import BodyKinematics, MdhKinematics
 
 __all__ = ['Chain', 'rotation']
 

@@ -11,15 +11,8 @@ import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from mivla_core.profile import (
-    Arm,
-    BodyKinematics,
-    CollisionPoint,
-    Joint,
-    Kinematics,
-    RobotProfile,
-    Vector3,
-)
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm, BodyKinematics, CollisionPoint, Joint, Kinematics, Vector3
 
 __all__ = ['to_urdf']
 

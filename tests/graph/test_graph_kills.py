@@ -3,31 +3,16 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
+from mivla_bringup.bench.fault_acts import node_pid
+from mivla_bringup.errors import BringupError
 from mivla_bringup.rig import StackDied, with_stack
 from mivla_bringup.task_episodes import bring_up
 from mivla_msgs.msg import DriverState
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def pid_of(rig, name):
-    """Return the process id of a node of this test's stack, by its command line."""
-    for entry in os.listdir('/proc'):
-        if not entry.isdigit():
-            continue
-        try:
-            words, environment = (Path('/proc', entry, name).read_bytes().decode().split('\0')
-                                  for name in ('cmdline', 'environ'))
-        except (OSError, UnicodeDecodeError):
-            continue
-        if f'__node:={name}' in words and (
-                f'ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}' in environment):
-            return int(entry)
-    raise AssertionError(f'no process of node {name}')
 
 
 def test_killed_sources_leave_the_arm_holding_and_come_back(stack):
@@ -38,23 +23,23 @@ def test_killed_sources_leave_the_arm_holding_and_come_back(stack):
         rig.wait('policy/status', lambda m: True, 30.0, 'the runner')
         rig.client.set_mode('policy')
         rig.wait('policy/status', lambda m: m.chunks > 0, 10.0, 'chunks')
-        first = pid_of(rig, 'policy_runner')
+        first = node_pid('policy_runner')
         os.kill(first, signal.SIGKILL)
         latched = rig.client.wait_state(lambda s: s.state == DriverState.STOPPED, 5.0, 'STOPPED')
         seen['powered'], seen['detail'] = latched.powered, latched.detail
         deadline = time.monotonic() + 30.0
-        while pid_or_none(rig, 'policy_runner') in (None, first):
+        while pid_or_none('policy_runner') in (None, first):
             assert time.monotonic() < deadline, 'the runner was not respawned'
             rig.pause(0.2)
         rig.client.reset()
         state = rig.client.wait_state(lambda s: s.state == DriverState.HOLDING, 3.0, 'HOLDING')
         seen['after'] = state.mode
         # The driver itself: it comes back without moving or dropping the arm, and says so.
-        driver = pid_of(rig, 'driver')
+        driver = node_pid('driver')
         os.kill(driver, signal.SIGKILL)
         rig.pause(0.5)
         back = rig.client.wait_state(lambda s: s.detail != 'x' and pid_or_none(
-            rig, 'driver') not in (None, driver), 30.0, 'a new driver')
+            'driver') not in (None, driver), 30.0, 'a new driver')
         rig.pause(1.0)
         back = rig.client.state
         seen['driver'] = (back.state, back.mode)
@@ -66,10 +51,10 @@ def test_killed_sources_leave_the_arm_holding_and_come_back(stack):
         off = rig.client.wait_state(lambda s: not s.powered, 3.0, 'torque off')
         seen['off'] = (off.state, off.detail)
 
-    def pid_or_none(rig, name):
+    def pid_or_none(name):
         try:
-            return pid_of(rig, name)
-        except AssertionError:
+            return node_pid(name)
+        except BringupError:
             return None
 
     _, outcome = with_stack(stack(), job)
@@ -84,7 +69,7 @@ def test_killed_sources_leave_the_arm_holding_and_come_back(stack):
 def test_the_death_of_the_world_takes_the_stack_down_and_says_so(stack):
     def job(rig):
         bring_up(rig, print)
-        os.kill(pid_of(rig, 'world'), signal.SIGKILL)
+        os.kill(node_pid('world'), signal.SIGKILL)
         rig.pause(30.0)
 
     with pytest.raises(StackDied, match='world'):

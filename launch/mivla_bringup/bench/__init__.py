@@ -54,9 +54,12 @@ def main(argv: Sequence[str]) -> int:
                         help='one JSON object on the last line of standard output')
     parser.add_argument('--episodes', type=int, default=0,
                         help='of execute, in closed loop per method and delay; of afternoon, good '
-                        'ones per robot (default 30)')
+                        'ones per robot (default 30); of novelty, of each level')
     parser.add_argument('--noise', type=float, default=1.0,
                         help='of execute: multiplies how much the chunks disagree')
+    parser.add_argument('--policy', default='', metavar='DIR',
+                        help='novelty: a checkpoint (default: the shipped one)')
+    parser.add_argument('--task', default='click_bell', help='novelty: what the policy does')
     parser.add_argument('--domain', default=BENCH_DOMAIN, help='ROS domain id')
     parser.add_argument('--reference', default='', metavar='DIR',
                         help='policy: a checkout of HongzheBi/H_RDT to compare with')
@@ -98,6 +101,8 @@ def main(argv: Sequence[str]) -> int:
                    'record': {'cycles': arguments.cycles},
                    'data': {'bags': arguments.bags},
                    'export': {'bags': arguments.bags},
+                   'novelty': {'policy': arguments.policy, 'task': arguments.task,
+                               'episodes': arguments.episodes},
                    'policy': {'reference': arguments.reference}}.get(name, {})
         result: Result = import_module(f'mivla_bringup.bench.{module}').run(
             arguments.seconds or seconds, arguments.domain, **options)

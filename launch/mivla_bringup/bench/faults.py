@@ -13,6 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from mivla_bringup.bench.fault_cases import EXPERT, Case, Mover, cases_of
 from mivla_bringup.bench.fault_run import Outcome, recover, run_case
 from mivla_bringup.bench.fault_watch import Watch
 from mivla_bringup.bench.result import Metric, Result, percentiles
-from mivla_bringup.bench.stall_watch import StallWatch
 from mivla_bringup.errors import UsageError
 from mivla_bringup.operate import OperateError
 from mivla_bringup.rig import Rig, warnings_to, with_stack
 from mivla_bringup.stack import StackOptions, build
 from mivla_bringup.task_episodes import PICTURES, bring_up
 from mivla_core.profile import RobotProfile, available_profiles, load_profile
+from mivla_core.stall_watch import StallWatch
 from mivla_core.timing import NowNs
 from mivla_drivers.sim.judge import LOWEST_TRUNK, JudgeLimits, Span, judge, rest_after
 from mivla_drivers.sim.scenario import DEMO_SEEDS
@@ -42,6 +43,7 @@ __all__ = ['judge_outcomes', 'run']
 CODECS_ONLY = 'codecs'
 # s: where the machine itself stood still for longer, a case says nothing; it is run again.
 _STOOD, _TRIES = 0.05, 4
+_WATCH_PRIORITY = 60        # of who sees it; the control loops have 50
 # A target of the planner is judged from so much before the fault on.
 _BEFORE_NS = 500_000_000
 # What the fall of a robot on legs brings about; how low it came is published instead.
@@ -129,7 +131,7 @@ def _job(rig: Rig, profile: RobotProfile, cases: Sequence[Case]) -> list[Outcome
         rig.wait('policy/status', lambda message: True, 60.0, 'the policy runner')
     rig.client.home()
     outcomes: list[Outcome] = []
-    with StallWatch() as machine:
+    with closing(StallWatch(_WATCH_PRIORITY)) as machine:
         for number, case in enumerate(cases, 1):
             print(f'{profile.name} {number} of {len(cases)}: {case.name} ...', end=' ', flush=True)
             why = _judgeable(rig, case, watch, profile, machine, outcomes)

@@ -8,7 +8,8 @@ import numpy as np
 
 from mivla_bringup.calibrate.shots import Shot, tip_pose
 from mivla_core.calibration import CalibrationError, CameraCalibration, Mount
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 from mivla_drivers.calibration.board import Board, detect
 from mivla_drivers.calibration.camera import Intrinsics, board_pose, calibrate_camera
 from mivla_drivers.calibration.hand_eye import HandEye, Setup, quaternion_of, solve_hand_eye

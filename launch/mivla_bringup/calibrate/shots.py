@@ -18,7 +18,8 @@ import yaml
 
 from mivla_core.calibration import CalibrationError
 from mivla_core.kinematics import Chain, rotation
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 
 __all__ = ['Shot', 'keep_shot', 'read_shots', 'tip_pose']
 

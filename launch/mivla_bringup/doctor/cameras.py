@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mivla_bringup.doctor.finding import Finding, Level
-from mivla_core.profile import Camera
+from mivla_core.robot_parts import Camera
 from mivla_drivers.cameras.source import CameraError
 from mivla_drivers.cameras.v4l2 import FOLDER, resolve_device
 

@@ -19,7 +19,6 @@ from mivla_bringup.evaluation.policies import PolicyRef
 from mivla_core.errors import MivlaError
 from mivla_core.profile import RobotProfile, load_profile
 from mivla_drivers.sim.scenario import EVAL_SEEDS
-from mivla_teleop.core.expert_motion import start_pose
 
 __all__ = ['EvaluationError', 'Request', 'controls_of', 'held', 'jobs_of', 'run_job', 'run_jobs',
            'worker_pool']
@@ -198,7 +197,7 @@ def run_job(job: Job, request: Request, software: str, made: dict[Any, Any],
     begun, worked = time.monotonic(), time.process_time()
     try:
         outcome = run_policy(rig, policy, job.seed, job.level, task=job.task,
-                             limit_s=job.limit_s, arm=start_pose(rig.profile, job.seed),
+                             limit_s=job.limit_s, arm=rig.start(job.seed),
                              film=film(rig) if film is not None else None)
     except LockstepError as err:
         # The driver faulted, which ends an episode on a real robot as well. The next one gets a

@@ -16,7 +16,7 @@ from mivla_bringup.errors import UsageError
 from mivla_core.profile import RobotProfile
 from mivla_policy.serve.port import Policy, available_policies, make_policy
 
-__all__ = ['PolicyRef', 'policy_ref']
+__all__ = ['PolicyRef', 'parameters_of', 'policy_ref']
 
 # Beside a checkpoint, but no part of what it does.
 _ASIDE = ('evaluation.json', 'training.png', 'training.json')
@@ -53,6 +53,25 @@ class PolicyRef:
         return make_policy(self.plug_in, [profile], {**threads, **self.parameters})
 
 
+def parameters_of(given: Sequence[str]) -> dict[str, Any]:
+    """
+    Return the parameters of a plug-in as they were typed.
+
+    :param given: KEY=VALUE each; a value is YAML.
+    :raises UsageError: something else.
+    """
+    parameters: dict[str, Any] = {}
+    for pair in given:
+        key, found, value = pair.partition('=')
+        if not found:
+            raise UsageError(f'--parameter {pair!r}; expected KEY=VALUE')
+        try:
+            parameters[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as err:
+            raise UsageError(f'--parameter {pair!r}: {" ".join(str(err).split())}') from err
+    return parameters
+
+
 def policy_ref(text: str, given: Sequence[str] = ()) -> PolicyRef:
     """
     Return the policy that was typed.
@@ -61,12 +80,7 @@ def policy_ref(text: str, given: Sequence[str] = ()) -> PolicyRef:
     :param given: its parameters, each KEY=VALUE.
     :raises UsageError: there is no such folder or plug-in.
     """
-    parameters: dict[str, Any] = {}
-    for pair in given:
-        key, found, value = pair.partition('=')
-        if not found:
-            raise UsageError(f'--parameter {pair!r}; expected KEY=VALUE')
-        parameters[key.strip()] = yaml.safe_load(value)
+    parameters = parameters_of(given)
     name = plug_in = text
     if text not in available_policies() or os.sep in text:
         folder = Path(text).expanduser()

@@ -12,13 +12,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 from mivla_bringup.cli import Parser
 from mivla_bringup.errors import UsageError
-from mivla_bringup.evaluation.desk import Desk, TerminalDesk
+from mivla_bringup.evaluation.desk import Card, Desk
+from mivla_bringup.evaluation.page_desk import desk_at
 from mivla_bringup.evaluation.policies import PolicyRef, policy_ref
 from mivla_bringup.evaluation.realtime import stack_words
 from mivla_bringup.evaluation.trials import FAILURES, Answer, Plan, Trial, TrialLog
@@ -28,6 +30,7 @@ from mivla_bringup.stack import NodeSpec, Stack, StackOptions, build
 from mivla_bringup.task_episodes import PICTURES
 from mivla_core.ros.qos import LATCHED
 from mivla_core.timing import StampNs
+from mivla_drivers.sim.tasks import TASKS
 from mivla_msgs.msg import DriverState, RecorderStatus, ServerStatus
 
 __all__ = ['Trials', 'main', 'run_trials']
@@ -53,6 +56,7 @@ class Trials:
         self._rig, self._log, self._desk = rig, log, desk
         self._servers, self._serving = servers, 0
         self._operator, self._simulated = operator, simulated
+        self._stages = stage_scores(log.plan.task)
         self._status: Optional[ServerStatus] = None
         rig.node.create_subscription(ServerStatus, f'{_SERVER}/status', self._on_status, LATCHED)
 
@@ -68,11 +72,11 @@ class Trials:
     def _one(self, trial: Trial) -> bool:
         """Do one trial; return False when the operator leaves instead."""
         plan, client = self._log.plan, self._rig.client
-        hidden = plan.blinded or len(plan.policies) == 1
-        self._desk.say(
-            f'\nTrial {trial.number} of {len(self._log.trials)} at most '
-            f'({self._log.judgement().text})'
-            + ('' if hidden else f', policy {plan.policies[trial.policy]}'))
+        told = not plan.blinded and len(plan.policies) > 1
+        self._desk.show(Card(
+            trial.number, len(self._log.trials), len(self._log.counted),
+            self._log.judgement().text, trial.scene,
+            plan.policies[trial.policy] if told else '', plan.blinded))
         self._ready()
         client.set_mode('idle')
         client.home()
@@ -133,8 +137,8 @@ class Trials:
         try:
             client.set_mode('policy')
             start = time.monotonic()
-            desk.say('running: [s] success  [f] failure  [space] STOP')
-            key = desk.watch('sf ', self._stopped, plan.limit_s)
+            key = desk.watch('running', {'s': 'success', 'f': 'failure', ' ': 'STOP'},
+                             self._stopped, plan.limit_s)
             seconds = time.monotonic() - start
             if key == ' ':
                 self._stop()
@@ -154,6 +158,10 @@ class Trials:
     def _stopped(self) -> bool:
         return self._rig.newest('driver/state').state not in _STILL
 
+    def _stopped_on_page(self) -> bool:
+        state = self._rig.newest('driver/state')
+        return self._stopped() and state.detail.startswith('stopped: console')
+
     def _answer(self, trial: Trial, key: str, seconds: float, folder: str,
                 begun: str) -> Answer:
         """Ask what came of a trial."""
@@ -165,7 +173,8 @@ class Trials:
             counts = desk.choose('Does the trial count?', {'y': 'yes', 'v': 'void: do it again'})
             void = self._why_void() if counts == 'v' else ''
             return Answer(trial.number, True, 1.0, seconds, void=void, folder=path, begun=begun)
-        default = 'operator' if key == ' ' else 'guard' if self._stopped() else ''
+        default = ('operator' if key == ' ' or self._stopped_on_page()
+                   else 'guard' if self._stopped() else '')
         kinds = dict(zip('123456789', FAILURES))
         said = desk.choose('What went wrong?', {
             **{number: FAILURES[kind] for number, kind in kinds.items()},
@@ -183,31 +192,46 @@ class Trials:
 
     def _score(self) -> float:
         while True:
-            words = self._desk.ask('How much of it was done, 0 to 100?')
+            words = self._desk.ask('How much of it was done, 0 to 100?', self._stages)
             if words.isdecimal() and int(words) <= 100:
                 return int(words) / 100.0
             self._desk.say(f'{words!r} is no number from 0 to 100')
 
 
+def stage_scores(task: str) -> dict[str, str]:
+    """
+    Return scores that an operator may give by one press -> the stage that each stands for.
+
+    Of a task that the suite simulates they are its judge's, so that a real 60 means what a
+    simulated one does; of others they are quarters.
+    """
+    if task not in TASKS:
+        return {'0': '', '25': '', '50': '', '75': ''}
+    stages = TASKS[task].stages
+    return {'0': 'nothing', **{str(round(100 * (place + 1) / len(stages))): stage
+                               for place, stage in enumerate(stages[:-1])}}
+
+
 def run_trials(stack: Stack, policies: Sequence[PolicyRef], log: TrialLog,
-               desk_of: Callable[[Rig], Desk], operator: str = '') -> bool:
+               desk_of: Callable[[Rig], AbstractContextManager[Desk]],
+               operator: str = '') -> bool:
     """
     Bring a stack up and carry a plan out; return whether it is over.
 
     :param stack: with a policy server, for the first policy.
-    :param desk_of: gives the desk once the rig is there.
+    :param desk_of: gives the desk once the rig is there, for as long as the trials go on.
     """
     servers = [_served(stack, policy) for policy in policies]
 
     def job(rig: Rig) -> bool:
-        desk = desk_of(rig)
-        _bring_up(rig, desk, stack.options.sim)
-        try:
-            return Trials(rig, log, desk, servers, operator, stack.options.sim).run()
-        finally:
-            if rig.newest('driver/state').state in _STILL:
-                rig.client.set_mode('idle')
-                rig.client.home()
+        with desk_of(rig) as desk:
+            _bring_up(rig, desk, stack.options.sim)
+            try:
+                return Trials(rig, log, desk, servers, operator, stack.options.sim).run()
+            finally:
+                if rig.newest('driver/state').state in _STILL:
+                    rig.client.set_mode('idle')
+                    rig.client.home()
 
     over, _ = with_stack(stack, job, on_event=warnings_to())
     return over
@@ -260,7 +284,7 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(arguments.out or f'runs/trials/{plan.task}-{plan.key}').expanduser().absolute()
     log = TrialLog(folder, plan)
     stack = build(_options(arguments, robot_words, policies[0], folder))
-    over = run_trials(stack, policies, log, lambda rig: TerminalDesk(rig.check),
+    over = run_trials(stack, policies, log, lambda rig: desk_at(rig, stack.options),
                       arguments.operator)
     from mivla_bringup.evaluation.trial_page import write_trial_page
     print(f'report: {write_trial_page(log, folder / "report.html")}')
@@ -276,17 +300,18 @@ def _options(arguments: object, words: Sequence[str], first: PolicyRef,
         raise UsageError(f'unrecognized argument {odd!r}; see "mivla evaluate --real --help"')
     simulated = bool(getattr(arguments, 'sim', False))
     own = {'robot': str(getattr(arguments, 'robot', '')), 'sim': str(simulated).lower(),
-           'record': 'true', 'bags': str(folder / 'bags'), **stack_words(first)}
+           'record': 'true', 'bags': str(folder / 'bags'),
+           'task': str(getattr(arguments, 'task', '')), **stack_words(first)}
     if simulated:
-        own.update({name: str(value) for name, value in PICTURES.items()},
-                   task=str(getattr(arguments, 'task', '')))
+        own.update({name: str(value) for name, value in PICTURES.items()})
     return StackOptions.parse({**given, **own})
 
 
 def _parser(prog: Optional[str] = None) -> Parser:
     parser = Parser(prog=prog or 'mivla evaluate --real', description=(
         'Trials on a real robot, with an operator who says what came of each. What the stack '
-        'needs besides is given as for "mivla up": interface:=can0'))
+        'needs besides is given as for "mivla up": interface:=can0; with console:=true the page '
+        'of the console asks as well'))
     parser.add_argument('--task', required=True, help='name, for bags and report')
     parser.add_argument('--instruction', default='', help='what the policy is told')
     parser.add_argument('--robot', default='piper', help='profile: a name or a path')

@@ -14,7 +14,8 @@ if not hasattr(msgs, 'HandTracking'):     # the source folder of the same name, 
 from episode_maker import BEGIN, make_episode  # noqa: E402
 
 from mivla_bringup.bench.afternoon import accounts  # noqa: E402
-from mivla_bringup.bench.demonstrator import Way, draw_way, make_demonstrator  # noqa: E402
+from mivla_bringup.bench.demonstrator import make_demonstrator  # noqa: E402
+from mivla_bringup.bench.hand import Way, draw_way  # noqa: E402
 from mivla_bringup.errors import BringupError  # noqa: E402
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_drivers.core.robot_envelope import envelope_of  # noqa: E402

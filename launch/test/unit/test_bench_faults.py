@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import time
 
 import pytest
 
@@ -14,7 +11,6 @@ from mivla_bringup.bench.codec_fuzz import CODECS, fuzz
 from mivla_bringup.bench.fault_cases import Age, Case, Expect, Signal, Wire, cases_of
 from mivla_bringup.bench.fault_run import Outcome, measure
 from mivla_bringup.bench.fault_watch import Applied, Said, Stated
-from mivla_bringup.bench.stall_watch import StallWatch
 from mivla_core.profile import available_profiles, load_profile
 from mivla_drivers.sim.faults import MOTOR_FAULTS, WIRE_FAULTS
 from mivla_msgs.msg import DriverState, JointCommand
@@ -125,15 +121,6 @@ def test_what_is_said_already_is_named_until_something_else_is_said() -> None:
     assert outcome(SILENT, applied(100), LATCHED, other).unnamed
     assert not outcome(SILENT, applied(100), LATCHED,
                        [*old, Said(BEGUN + 100 * MS, 'piper/runner', '')]).unnamed
-
-
-def test_a_machine_that_stands_still_is_seen() -> None:
-    with StallWatch() as watch:
-        watch.worst()
-        os.kill(watch.pid, signal.SIGSTOP)
-        time.sleep(0.1)
-        os.kill(watch.pid, signal.SIGCONT)
-        assert watch.worst() > 0.08
 
 
 def test_a_case_in_which_the_machine_stood_still_is_run_again(

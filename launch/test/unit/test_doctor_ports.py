@@ -10,7 +10,7 @@ from mivla_bringup.doctor import Level
 from mivla_bringup.doctor.cameras import check_camera
 from mivla_bringup.doctor.network import check_address, source_address
 from mivla_bringup.doctor.serial_port import check_serial
-from mivla_core.profile import Camera
+from mivla_core.robot_parts import Camera
 from mivla_drivers.devices.serial_pty import SerialPty
 
 

@@ -260,8 +260,6 @@ def test_an_episode_is_the_same_whatever_was_run_before_and_whether_it_is_filmed
 
 @pytest.mark.parametrize('task', sorted(name for name in TASKS if name != 'click_bell'))
 def test_every_task_is_measured_with_its_robot_on_every_level(task):
-    if robot_of(task) == 'locoman':
-        pytest.skip('a robot on legs does not run in lockstep')
     hold, made = policy_ref('hold', ['horizon=16']), {}
     asked = Request((hold,), robot_of(task), task, LEVELS, 1, 0, 0.05)
     try:

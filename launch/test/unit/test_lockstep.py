@@ -27,7 +27,7 @@ def press(rig, seed):
     profile = rig.profile
     rig.begin(seed, 'hard', arm=start_pose(profile, seed))
     rig.settle(rig.controller.set_mode(Mode.TELEOP), 'mode')
-    target = rig.runtime.report().places[0, :3]
+    target = rig.report().places[0, :3]
     plan = plan_press(profile, rig.applied(), target, Variation.draw(seed))
     begun, results = rig.stamp, []
     while not plan.done((rig.stamp - begun) * 1e-9):
@@ -44,7 +44,7 @@ def press(rig, seed):
 @pytest.mark.parametrize('seed', EVAL_SEEDS[:3])
 def test_the_expert_presses_the_bell_through_guard_codec_and_device(rig, seed):
     results = press(rig, seed)
-    assert rig.runtime.success
+    assert rig.success
     assert all(result.state in (State.HOLDING, State.MOVING) for result in results)
 
 
@@ -54,7 +54,7 @@ def test_the_expert_presses_the_bell_with_an_arx_too(name):
     rig = LockstepRig(profile, SIZE)
     try:
         results = press(rig, EVAL_SEEDS[0])
-        assert rig.runtime.success
+        assert rig.success
         assert all(result.state in (State.HOLDING, State.MOVING) for result in results)
         assert rig.period_ns == 4_000_000
     finally:
@@ -104,7 +104,7 @@ class Diver(Still):
 
 def test_the_guard_keeps_a_diving_policy_above_the_table(rig):
     lowest = []
-    tip = rig.runtime.world.tip
+    tip = rig.machine.runtime.world.tip
 
     class Watched(Diver):
         def infer(self, queries):

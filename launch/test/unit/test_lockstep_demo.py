@@ -17,6 +17,7 @@ from mivla_drivers.sim.tasks import LEVELS, TASKS, task_of
 from mivla_teleop.core.experts import EXPERTS
 
 SIZE = (64, 48)
+SLOW = {'locoman': ('hard',)}
 
 
 @pytest.fixture(scope='module', params=sorted(TASKS))
@@ -31,6 +32,8 @@ def rig(request: pytest.FixtureRequest) -> Iterator[LockstepRig]:
 @pytest.mark.parametrize('level', LEVELS)
 def test_the_expert_succeeds_on_every_level_although_it_is_disturbed(
         rig: LockstepRig, level: str) -> None:
+    if rig.profile.name in SLOW and level not in SLOW[rig.profile.name]:
+        pytest.skip('a demonstration of this robot takes long; its plans are tested apart')
     seed = EVAL_SEEDS[LEVELS.index(level)]
     done = demonstrate(rig, seed, level)
     assert done.success and done.stopped == '', done

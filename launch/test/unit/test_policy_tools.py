@@ -175,4 +175,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     said = json.loads(capsys.readouterr().out)
     assert said['horizon'] == 8 and said['plot'] == str(plot)
     assert cli.main([*words, '--parameter', 'horizon']) == 2
+    assert cli.main([*words, '--parameter', 'horizon=[']) == 2
     assert cli.main([*words, '--policy', 'unheard-of']) == 1

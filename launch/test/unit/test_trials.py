@@ -10,7 +10,7 @@ import pytest
 from mivla_bringup.bench.result import wilson
 from mivla_bringup.errors import UsageError
 from mivla_bringup.evaluate import main as evaluate_main
-from mivla_bringup.evaluation.desk import TerminalDesk
+from mivla_bringup.evaluation.desk import InputEnded, TerminalDesk
 from mivla_bringup.evaluation.trial_page import write_trial_page
 from mivla_bringup.evaluation.trials import (
     LOOKS,
@@ -177,6 +177,9 @@ class Piped:
     def type(self, text):
         os.write(self._in, text.encode())
 
+    def end(self):
+        os.close(self._in)
+
 
 def test_an_operator_without_a_terminal_answers_in_lines(monkeypatch, capsys):
     typed, checks = Piped(monkeypatch), []
@@ -187,11 +190,15 @@ def test_an_operator_without_a_terminal_answers_in_lines(monkeypatch, capsys):
     assert desk.ask('How much?') == 'forty two'
     typed.type('\n')
     assert desk.ask('A note:') == ''
-    assert desk.watch('sf', lambda: True, 10.0) == ''
-    assert desk.watch('sf', lambda: False, 0.0) == ''
+    keys = {'s': 'yes', 'f': 'no', ' ': 'STOP'}
+    assert desk.watch('running', keys, lambda: True, 10.0) == ''
+    assert desk.watch('running', keys, lambda: False, 0.0) == ''
     typed.type(' ')
-    assert desk.watch('sf ', lambda: False, 5.0) == ' '
+    assert desk.watch('running', keys, lambda: False, 5.0) == ' '
     assert checks and '[s] yes' in capsys.readouterr().out
+    typed.end()
+    with pytest.raises(InputEnded):
+        desk.choose('Well?', keys)
 
 
 def test_the_words_of_trials(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from mivla_core.kinematics import rotation
-from mivla_core.profile import BodyKinematics
+from mivla_core.robot_parts import BodyKinematics
 from mivla_drivers.errors import DriverError
 
 __all__ = ['GravityModel']

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from mivla_core.profile import BodyKinematics
+from mivla_core.robot_parts import BodyKinematics
 from mivla_drivers.backends.arx5_gravity import GravityModel
 from mivla_drivers.core.arx_units import MODELS, GripperMap, Motor, arx_motors, gripper_map
 from mivla_drivers.errors import DriverError

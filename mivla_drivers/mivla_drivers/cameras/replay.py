@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from mivla_core.images import MAX_IMAGE_PIXELS, decode_jpeg
-from mivla_core.profile import Camera
+from mivla_core.robot_parts import Camera
 from mivla_core.timing import StampNs
 from mivla_drivers.cameras.pace import Pace
 from mivla_drivers.cameras.source import CameraError, CameraSource, Frame, Pinhole, SourceContext

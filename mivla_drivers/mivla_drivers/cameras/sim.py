@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Optional
 
-from mivla_core.profile import Camera
+from mivla_core.robot_parts import Camera
 from mivla_core.timing import StampNs
 from mivla_drivers.cameras.pace import Pace
 from mivla_drivers.cameras.source import CameraError, CameraSource, Frame, Pinhole, SourceContext

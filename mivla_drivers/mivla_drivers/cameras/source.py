@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from mivla_core.images import decode_jpeg, encode_jpeg
-from mivla_core.profile import Camera, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Camera
 from mivla_core.timing import StampNs
 from mivla_drivers.errors import DriverError
 

@@ -17,7 +17,7 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
-from mivla_core.profile import Camera
+from mivla_core.robot_parts import Camera
 from mivla_core.timing import StampNs
 from mivla_drivers.cameras.source import CameraError, CameraSource, Frame, Pinhole, SourceContext
 

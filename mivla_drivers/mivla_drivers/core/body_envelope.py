@@ -13,7 +13,7 @@ from math import cos, dist, hypot, inf, sin
 import numpy as np
 
 from mivla_core.kinematics import rotation
-from mivla_core.profile import Arm, BodyKinematics, Workspace
+from mivla_core.robot_parts import Arm, BodyKinematics, Workspace
 from mivla_drivers.core.envelope import Envelope, Unsafe
 
 __all__ = ['BodyEnvelope']

@@ -19,7 +19,7 @@ from math import cos, dist, hypot, inf, sin
 import numpy as np
 
 from mivla_core.kinematics import rotation
-from mivla_core.profile import Arm, MdhKinematics, Workspace
+from mivla_core.robot_parts import Arm, MdhKinematics, Workspace
 
 __all__ = ['Envelope', 'Frame', 'Unsafe', 'followed', 'placed']
 

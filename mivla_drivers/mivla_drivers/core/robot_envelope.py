@@ -12,7 +12,8 @@ from math import cos, dist, hypot, inf, sin, sqrt
 import numpy as np
 
 from mivla_core.kinematics import rotation
-from mivla_core.profile import Arm, BodyKinematics, RobotProfile, Workspace
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm, BodyKinematics, Workspace
 from mivla_drivers.core.body_envelope import BodyEnvelope
 from mivla_drivers.core.envelope import MARGIN, Envelope, Frame, Unsafe, followed, placed
 

@@ -25,8 +25,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from mivla_core.calibration import CameraCalibration, camera_calibration
 from mivla_core.errors import ImageError
 from mivla_core.images import numpy_to_image
-from mivla_core.profile import Camera, load_profile
+from mivla_core.profile import load_profile
 from mivla_core.realtime import PICTURES, ask_fifo, leave_fifo, own_threads
+from mivla_core.robot_parts import Camera
 from mivla_core.ros.lifecycle import ManagedNode, run_node
 from mivla_core.ros.params import declare, param
 from mivla_core.ros.qos import stream

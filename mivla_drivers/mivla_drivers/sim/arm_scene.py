@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import mujoco
 import numpy as np
 
-from mivla_core.profile import Arm, Joint, MdhRow, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm, BodyRow, Joint, MdhRow
 from mivla_drivers.sim import locoman_scene
 from mivla_drivers.sim.arm_model import (
     ArmModel,
@@ -111,8 +112,9 @@ class ArmScene:
     def links(self) -> str:
         """Nested bodies link1 ... linkN with the fingers and body cameras inside the last one."""
         model, carried = self.model, ' gravcomp="1"' if self.model.actuation == 'servo' else ''
-        rows = (self.arm.kinematics.rows if self.arm.kinematics.convention == 'mdh'
-                else self.arm.kinematics.bodies)
+        rows: Sequence[MdhRow | BodyRow] = (
+            self.arm.kinematics.rows if self.arm.kinematics.convention == 'mdh'
+            else self.arm.kinematics.bodies)
         head = []
         for index, (row, joint, shapes, motor) in enumerate(
             zip(rows, self.joints, model.links, model.motors)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mivla_drivers.sim.arm_model import SimError
 
-__all__ = ['ASSETS', 'BELL', 'TABLE_MATERIALS', 'bench_xml', 'textures']
+__all__ = ['ASSETS', 'BELL', 'TABLE_ASSETS', 'TABLE_MATERIALS', 'bench_xml', 'textures']
 
 # Table surfaces between which a scenario chooses.
 TABLE_MATERIALS = ('table_wood', 'table_speckle', 'table_plain')
@@ -23,16 +23,22 @@ class BELL:
     TRAVEL = 0.006
 
 
-ASSETS = """
+_SKY = """
     <texture name="sky" type="skybox" builtin="gradient" rgb1="0.86 0.90 0.95"
-      rgb2="0.55 0.62 0.70" width="64" height="384"/>
+      rgb2="0.55 0.62 0.70" width="64" height="384"/>"""
+_TABLE_TEXTURES = """
     <texture name="wood" type="2d" file="wood.png"/>
-    <texture name="speckle" type="2d" file="speckle.png"/>
+    <texture name="speckle" type="2d" file="speckle.png"/>"""
+_CHECKER = """
     <texture name="checker" type="2d" builtin="checker" rgb1="1 1 1" rgb2="0.86 0.86 0.86"
-      width="64" height="64"/>
+      width="64" height="64"/>"""
+_TABLE_MATERIALS = """
     <material name="table_wood" texture="wood" specular="0.15" shininess="0.3"/>
     <material name="table_speckle" texture="speckle" specular="0.1" shininess="0.2"/>
-    <material name="table_plain" specular="0.2" shininess="0.3"/>
+    <material name="table_plain" specular="0.2" shininess="0.3"/>"""
+# What a scenario chooses between, for scenes that have a sky and a floor of their own.
+TABLE_ASSETS = _TABLE_TEXTURES + _TABLE_MATERIALS
+ASSETS = _SKY + _TABLE_TEXTURES + _CHECKER + _TABLE_MATERIALS + """
     <material name="floor" texture="checker" texrepeat="10 10" rgba="0.62 0.62 0.60 1"
       specular="0.05"/>
     <material name="wall" rgba="0.80 0.79 0.75 1" specular="0"/>

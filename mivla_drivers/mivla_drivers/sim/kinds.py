@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 from mivla_core.timing import NowNs
 from mivla_drivers.devices.arx5_device import EmulatedArx
 from mivla_drivers.devices.piper_device import EmulatedPiper, PiperOptions

@@ -22,16 +22,15 @@ from mivla_drivers.codec.go1_words import MotorMode
 from mivla_drivers.core.locoman_kinematics import FOOT_RADIUS
 from mivla_drivers.core.locoman_postures import BASE, NOMINAL, NOMINAL_FEET, REST, support_angles
 from mivla_drivers.sim.arm_model import SimError
-from mivla_drivers.sim.locoman_model import (
-    LEG_JOINTS,
-    TIMESTEP,
-    locoman_xml,
-)
+from mivla_drivers.sim.locoman_model import LEG_JOINTS, SERVO_JOINTS, TIMESTEP
+from mivla_drivers.sim.locoman_scene import TASK
+from mivla_drivers.sim.locoman_scene import model as scene_model
 from mivla_drivers.sim.locoman_shafts import LocomanServos
 
 __all__ = ['DAMPING', 'LocomanPlant', 'PlantState', 'TIMESTEP', 'Truth', 'Variation']
 
 DAMPING = 3.0                   # N m s/rad of a motor that is not driven; chosen
+_FOOT_SENSOR, _CARRIES = 10, 5.0     # of the right front leg [N]
 _FALLEN_TILT = math.radians(60.0)
 # Standard deviations of plausible sensors, at ``Variation.noise`` 1.
 _NOISE = {'position': 0.0005, 'velocity': 0.05, 'gyro': 0.01, 'acceleration': 0.1,
@@ -99,12 +98,13 @@ class LocomanPlant:
 
     :param variation: friction, load and sensors of this one.
     :param start: 'stance', on straight feet, or 'lying', on folded legs.
-    :param scene: further MJCF bodies; see ``locoman_xml``.
+    :param task: whose scene it stands in; see ``locoman_scene``.
+    :ivar robot_size: so many positions of ``data.qpos`` are the robot's; those of things follow.
     """
 
     def __init__(self, *, variation: Variation = Variation(),
-                 start: Literal['stance', 'lying'] = 'stance', scene: str = '') -> None:
-        self.model = mujoco.MjModel.from_xml_string(locoman_xml(scene))
+                 start: Literal['stance', 'lying'] = 'stance', task: str = TASK) -> None:
+        self.model = scene_model(task)
         self.data = mujoco.MjData(self.model)
         self._random = np.random.default_rng(variation.seed)
         self._noise = variation.noise
@@ -116,12 +116,18 @@ class LocomanPlant:
         self._feet = frozenset(self.model.geom(f'{leg}_foot').id
                                for leg in ('FR', 'FL', 'RR', 'RL'))
         self._floor = self.model.geom('floor').id
+        self.robot_size = 7 + len(LEG_JOINTS) + len(SERVO_JOINTS)
+        # What may lie on the floor without the robot having fallen.
+        self._upright = self._feet | set(np.flatnonzero(
+            self.model.body_rootid[self.model.geom_bodyid] != self._trunk).tolist()
+            ) - {self._floor}
         self.servos = LocomanServos(self.model, self.data)
         self._vary(variation)
         base = NOMINAL if start == 'stance' else REST
         legs = [q for angles in support_angles(base[BASE], NOMINAL_FEET) for q in angles]
         self.place(legs, (*base[3:7], *base[10:14]))
         self._power = True
+        self._aside = np.zeros(12)      # by which the motors miss their targets [rad]
         self.set_motors([0] * 12, *([0.0] * 12 for _ in range(5)))
 
     def place(self, legs: Sequence[float], servos: Sequence[float], *,
@@ -162,6 +168,17 @@ class LocomanPlant:
         damp = np.where(servo, np.where(np.abs(dq) < 0.5 * NO_VELOCITY, kd, 0.0), DAMPING)
         self._command = (stiff, damp, np.where(servo, stiff * np.where(stiff > 0.0, q, 0.0)
                          + damp * np.where(damp > 0.0, dq, 0.0) + np.asarray(torque, float), 0.0))
+        self._apply()
+
+    def disturb(self, offset: np.ndarray) -> None:
+        """
+        Let the motors of the right leg and arm (6,) miss their targets by so much [rad].
+
+        While the leg stands only the arm does: a leg that carries would push the robot over.
+        """
+        lifted = float(self.data.sensordata[_FOOT_SENSOR]) < _CARRIES
+        self._aside[:3] = offset[:3] if lifted else 0.0
+        self.servos.disturb(offset[3:])
         self._apply()
 
     def set_power(self, on: bool) -> None:
@@ -208,7 +225,7 @@ class LocomanPlant:
         vx, vy, vz = data.qvel[:3].tolist()
         up = data.xmat[self._trunk][8]
         fallen = math.acos(min(1.0, max(-1.0, float(up)))) > _FALLEN_TILT or any(
-            self._floor in pair and not self._feet.intersection(pair)
+            self._floor in pair and not self._upright.intersection(pair)
             for pair in data.contact.geom.tolist())
         turn = data.xmat[self._trunk].reshape(3, 3) @ data.qvel[3:6]
         return Truth(data.qpos[:3].copy(), rpy, np.array((c * vx + s * vy, c * vy - s * vx, vz)),
@@ -230,6 +247,7 @@ class LocomanPlant:
     def _apply(self) -> None:
         stiff, damp, drive = self._command
         on = 1.0 if self._power else 0.0
+        drive = drive + stiff * self._aside
         self.model.actuator_biasprm[self._act, 1] = -on * stiff
         self.model.actuator_biasprm[self._act, 2] = -on * damp
         self.data.ctrl[self._act] = on * drive

@@ -224,11 +224,12 @@ def _cameras(body: str) -> str:
                    for role, place in CAMERAS.items() if place.body == body)
 
 
-def locoman_xml(scene: str = '') -> str:
+def locoman_xml(scene: str = '', assets: str = '') -> str:
     """
     Return the robot on a floor; actuators 0..11 are the legs', 12..19 the servos', of gain 1.
 
     :param scene: MJCF of further bodies in the world, which collide with contype 2.
+    :param assets: MJCF of what they are made of.
     """
     motors = ''.join(
         f'<general joint="{joint}" gainprm="1" biastype="affine" forcelimited="true" '
@@ -251,7 +252,7 @@ def locoman_xml(scene: str = '') -> str:
   <map znear="0.02" zfar="40"/>
   <quality shadowsize="0" offsamples="0" numslices="24" numstacks="12"/></visual>
  <statistic extent="1.2" center="0 0 0.2"/>
- <asset>{_MATERIALS}</asset>
+ <asset>{_MATERIALS}{assets}</asset>
  <worldbody>{robot}{scene}
   <geom name="floor" type="plane" size="8 8 0.1" material="floor" contype="2" conaffinity="1"
     friction="0.8 0.02 0.01"/>

@@ -29,6 +29,7 @@ class LocomanServos:
         self._dof = np.array([joint.dofadr[0] for joint in joints])
         self._act = np.arange(12, 20)
         self._powered = True
+        self._aside = np.zeros(8)       # by which the shafts miss their targets [rad]
         self._targets: tuple[np.ndarray, np.ndarray] = (np.full(8, math.nan), np.zeros(8))
 
     def position(self) -> np.ndarray:
@@ -53,6 +54,11 @@ class LocomanServos:
         self._targets = (np.array(position, float), np.array(current, float))
         self._apply()
 
+    def disturb(self, offset: np.ndarray) -> None:
+        """Let the right arm's joints (3,) miss their targets by so much, in the model's sense."""
+        self._aside[:3] = offset
+        self._apply()
+
     def angles(self) -> np.ndarray:
         """Return the joints' angles (8,) in the model's convention [rad]."""
         return self._data.qpos[self._q]
@@ -72,7 +78,7 @@ class LocomanServos:
         driven = np.isfinite(position) & self._powered
         stiffness = np.where(driven, SERVO_STIFFNESS, 0.0)
         limit = np.maximum(np.abs(current) * SERVO_TORQUE, 1e-6)
-        target = to_sim(np.where(driven, position, 0.0), _NO_TURNS)
+        target = to_sim(np.where(driven, position, 0.0), _NO_TURNS) + self._aside
         self._data.ctrl[self._act] = stiffness * target
         self._model.actuator_biasprm[self._act, 1] = -stiffness
         self._model.actuator_forcerange[self._act, 0] = -limit

@@ -17,6 +17,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from mivla_drivers.sim.locoman_runtime import TICK_NS, LocomanReport, LocomanRun
 from mivla_drivers.sim.locoman_wires import LocomanWires
 from mivla_drivers.sim.pacing import Pacer, RealtimeFactor
 from mivla_drivers.sim.state_block import StateWriter
+from mivla_drivers.sim.tasks import Scenario
 from mivla_drivers.sim.witness import Witness
 
 __all__ = ['FaultyLocoman', 'LocomanLoop', 'Published', 'Reset', 'Wires', 'commanded', 'measured']
@@ -108,10 +110,16 @@ def _joints(legs: list[float], servos: np.ndarray, base: tuple[float, ...]) -> n
 
 @dataclass
 class Reset:
-    """A reset on its way from the ROS thread to the main thread and back."""
+    """
+    A reset on its way from the ROS thread to the main thread and back.
+
+    :param pose: in which the robot is put back, unless there is a ``scenario`` whose things are
+        placed.
+    """
 
     seed: int
     pose: str
+    scenario: Optional[Scenario] = None
     done: threading.Event = field(default_factory=threading.Event)
     error: str = ''
 
@@ -289,7 +297,10 @@ class LocomanLoop:
 
     def _serve_reset(self, request: Reset, now: NowNs) -> None:
         try:
-            self._runtime.reset(request.seed, request.pose, self._pacer.simulated(now))
+            if request.scenario is not None:
+                self._runtime.place(request.scenario)
+            else:
+                self._runtime.reset(request.seed, request.pose, self._pacer.simulated(now))
             self._factor.restart()
         except SimError as error:
             request.error = str(error)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import mujoco
 import numpy as np
 
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.disturbance import Disturbance, TargetNoise
 from mivla_drivers.sim.kinds import arm_body

@@ -76,7 +76,7 @@ def build_model(profile: RobotProfile, task: str = TASK) -> mujoco.MjModel:
     :raises SimError: the scene does not compile, with MuJoCo's own words.
     """
     if locoman_scene.is_locoman(profile):
-        return locoman_scene.model()
+        return locoman_scene.model(task)
     try:
         return mujoco.MjModel.from_xml_string(scene_xml(profile, task), textures())
     except ValueError as error:
@@ -91,5 +91,5 @@ def scene_id(profile: RobotProfile, task: str = TASK) -> int:
     check they share it.
     """
     if locoman_scene.is_locoman(profile):
-        return locoman_scene.scene_id()
+        return locoman_scene.scene_id(task)
     return zlib.crc32(scene_xml(profile, task).encode())

@@ -12,6 +12,7 @@ from mivla_drivers.core.locoman_kinematics import LEGS, SIDES
 from mivla_drivers.core.locoman_postures import NOMINAL_FEET
 from mivla_drivers.sim.lookup import names
 from mivla_drivers.sim.scene import build_model, prefix, scene_id
+from mivla_drivers.sim.stance import fitted
 from mivla_drivers.sim.state_block import StateReader, block_path, task_in
 
 __all__ = ['TipWatch', 'ToolWatch']
@@ -88,16 +89,5 @@ class ToolWatch(_Watch):
         """
         poses = self._look()
         carry = np.flatnonzero(support)
-        stance = _placed(np.array(NOMINAL_FEET)[carry], poses[len(SIDES) + carry, :3, 3])
+        stance = fitted(np.array(NOMINAL_FEET)[carry], poses[len(SIDES) + carry, :3, 3])
         return np.linalg.inv(stance) @ poses[:len(SIDES)]
-
-
-def _placed(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return the pose (4, 4) at which points (N, 3) come nearest to where they are seen."""
-    middle, centre = points.mean(axis=0), seen.mean(axis=0)
-    left, _, right = np.linalg.svd((points - middle).T @ (seen - centre))
-    sign = np.sign(np.linalg.det(left @ right))
-    pose = np.eye(4)
-    pose[:3, :3] = right.T @ np.diag([1.0, 1.0, sign]) @ left.T
-    pose[:3, 3] = centre - pose[:3, :3] @ middle
-    return pose

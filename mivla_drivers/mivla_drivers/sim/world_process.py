@@ -18,7 +18,7 @@ from pathlib import Path
 
 import can
 import rclpy
-from geometry_msgs.msg import Pose, PoseArray
+from geometry_msgs.msg import PoseArray
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -30,6 +30,7 @@ from mivla_core.timing import monotonic_now
 from mivla_drivers.can.loopback import INTERFACE, open_bus
 from mivla_drivers.ros.fault_service import FaultService
 from mivla_drivers.ros.locoman_world import run_locoman
+from mivla_drivers.ros.task_messages import fill_state, places_of
 from mivla_drivers.ros.world_serving import serve_world
 from mivla_drivers.sim.arm_model import SimError
 from mivla_drivers.sim.disturbance import Disturbance
@@ -37,7 +38,7 @@ from mivla_drivers.sim.faults import FaultLayer, Faults
 from mivla_drivers.sim.faulty_bus import FaultyBus
 from mivla_drivers.sim.faulty_devices import commanded_by_arm, faulty_devices
 from mivla_drivers.sim.frame_log import FrameLog
-from mivla_drivers.sim.locoman_scene import is_locoman
+from mivla_drivers.sim.locoman_scene import has_stand, is_locoman
 from mivla_drivers.sim.runtime import WorldRuntime, device_makers
 from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS, Scenario
 from mivla_drivers.sim.scene import scene_id
@@ -105,21 +106,10 @@ class _WorldNode(Node):
         report, message = latest.report, SimState()
         latest.stamp.fill(message.header.stamp)
         message.header.frame_id = 'base_link'
-        message.task, message.seed, message.level = report.task, report.seed, report.level
         message.realtime_factor, message.realtime_factor_min = latest.factor, latest.worst
-        message.target.x, message.target.y, message.target.z = report.state.target
-        message.progress, message.success = report.state.progress, report.state.success
-        message.score, message.stage = report.state.score, report.state.stage
-        message.success_seconds, message.episode = report.success_seconds, report.episode
+        fill_state(message, report)
         self._publisher.publish(message)
-        places = PoseArray(header=message.header)
-        for x, y, z, qw, qx, qy, qz in report.places.tolist():
-            pose = Pose()
-            pose.position.x, pose.position.y, pose.position.z = x, y, z
-            pose.orientation.w, pose.orientation.x = qw, qx
-            pose.orientation.y, pose.orientation.z = qy, qz
-            places.poses.append(pose)
-        self._places.publish(places)
+        self._places.publish(places_of(message, report))
 
     def _reset(
         self, request: ResetScene.Request, response: ResetScene.Response
@@ -139,11 +129,15 @@ def _run(node: _WorldNode) -> None:
     params = node.params
     profile = load_profile(params.robot)
     robot = node.robot or profile.name
+    disturbance = Disturbance(params.disturbance_sigma, params.disturbance_seed)
     if is_locoman(profile):
-        run_locoman(node, profile, robot, realtime=params.realtime, witness_file=params.witness)
+        scene = None
+        if has_stand(params.task):
+            scene = (Scenario.draw(params.task, params.seed, params.level), disturbance)
+        run_locoman(node, profile, robot, scene, realtime=params.realtime,
+                    witness_file=params.witness)
         return
     scenario = Scenario.draw(params.task, params.seed, params.level)
-    disturbance = Disturbance(params.disturbance_sigma, params.disturbance_seed)
     log = FrameLog(Path(params.frame_log)) if params.frame_log else None
     runtime = WorldRuntime(profile, scenario, device_makers(profile, disturbance),
                            monotonic_now())

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mivla_core.profile import Drive, RobotProfile, load_profile
+from mivla_core.profile import RobotProfile, load_profile
+from mivla_core.robot_parts import Drive
 from mivla_core.timing import NowNs, StampNs
 from mivla_drivers.core.controller import Controller, TickResult
 from mivla_drivers.core.machine import Mode

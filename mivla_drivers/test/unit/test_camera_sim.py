@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mivla_core.profile import Camera, load_profile
+from mivla_core.profile import load_profile
+from mivla_core.robot_parts import Camera
 from mivla_core.timing import StampNs
 from mivla_drivers.cameras import sim
 from mivla_drivers.cameras.sim import SimCamera, SimRig

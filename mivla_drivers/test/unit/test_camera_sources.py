@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mivla_core.images import decode_jpeg, encode_jpeg
-from mivla_core.profile import Camera, load_profile
+from mivla_core.profile import load_profile
+from mivla_core.robot_parts import Camera
 from mivla_core.timing import NowNs, StampNs
 from mivla_drivers.cameras.lane import LaneThread
 from mivla_drivers.cameras.pace import Pace

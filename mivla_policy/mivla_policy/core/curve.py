@@ -166,17 +166,13 @@ def _tangents(widths: Array, step: Array) -> Array:
         even: Array = _even_tangents(len(widths)) @ (step / widths[0])
         return even
     inverse = 1.0 / widths
-    tangents: Array = np.linalg.solve(_system(inverse), _right(
-        inverse[:, None], step * inverse[:, None]))
-    return tangents
+    return _solved(_system(inverse), _right(inverse[:, None], step * inverse[:, None]))
 
 
 @lru_cache(maxsize=8)
 def _even_tangents(count: int) -> Array:
     """Return the matrix (K, K - 1) from slopes to tangents of an evenly spaced spline."""
-    value: Array = np.linalg.solve(_system(np.ones(count)), _right(
-        np.ones((count, 1)), np.eye(count)))
-    return value
+    return _solved(_system(np.ones(count)), _right(np.ones((count, 1)), np.eye(count)))
 
 
 def _system(inverse: Array) -> Array:
@@ -233,8 +229,12 @@ def _curvature(count: int) -> Array:
     """Return the matrix from rows to the accelerations (T - 2, T) of their natural spline."""
     inner = count - 2
     system = 4.0 * np.eye(inner) + np.eye(inner, k=1) + np.eye(inner, k=-1)
-    value: Array = np.linalg.solve(system, 6.0 * np.diff(np.eye(count), n=2, axis=0))
-    return value
+    return _solved(system, 6.0 * np.diff(np.eye(count), n=2, axis=0))
+
+
+def _solved(system: Array, right: Array) -> Array:
+    """Return x of ``system`` x = ``right``."""
+    return np.linalg.solve(system, right).astype(np.float64, copy=False)
 
 
 @lru_cache(maxsize=8)

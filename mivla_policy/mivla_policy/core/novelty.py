@@ -1,8 +1,11 @@
 """
 A warning for the operator: what the policy sees is unlike what it learned from.
 
-One chunk above the threshold is noise; several of the last ones are not. It warns; it never moves
-or stops the robot.
+There are two signs of it, each in parts of its own threshold: how far the pictures are from those
+of the demonstrations (``core.familiar``), and how far apart the policy's answers are, drawn
+several times for one observation. Each threshold was calibrated by itself, so the larger of the
+two is what counts: either suffices. One chunk above the threshold is noise; several of the last
+ones are not. It warns; it never moves or stops the robot.
 """
 
 from __future__ import annotations
@@ -10,12 +13,33 @@ from __future__ import annotations
 import math
 from collections import deque
 
-__all__ = ['NoveltyWatch']
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ['SAMPLES', 'NoveltyWatch', 'disagreement', 'joined']
+
+# Answers per observation whose disagreement is measured. A limit holds for as many as it was
+# calibrated with, so this is no setting.
+SAMPLES = 4
 
 # Of the last chunks: so many above the threshold raise the warning, and as long as one is left
 # it stays. At two or three chunks a second this is within two seconds.
 WINDOW = 5
 RAISE = 3
+
+
+def disagreement(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """
+    Return how far apart answers are (B,): their standard deviation, root mean square.
+
+    :param samples: (B, K, T, J), K answers to each of B observations, normalized.
+    """
+    return np.asarray(np.sqrt(samples.var(axis=1, ddof=1).mean(axis=(1, 2))))
+
+
+def joined(distance: float, doubt: float) -> float:
+    """Return the larger of two signs in parts of their thresholds; NaN is one that is not told."""
+    return float(np.fmax(distance, doubt))
 
 
 class NoveltyWatch:

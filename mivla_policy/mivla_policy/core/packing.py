@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mivla_core.profile import JOINT_SPACES, Packing
+from mivla_core.robot_parts import JOINT_SPACES, Packing
 from mivla_policy.errors import ConfigError
 
 __all__ = ['SPACES', 'SlotMap', 'pack', 'space_size']

@@ -20,8 +20,8 @@ from mivla_policy.formats import hdf5
 from mivla_policy.formats.rows import Rows
 from mivla_policy.formats.schema import Column, Schema
 
-__all__ = ['ARM_COLUMNS', 'COLOURS', 'arm_schema', 'chosen_pictures', 'episode_files',
-           'jpeg_column', 'swapped', 'write_jpegs']
+__all__ = ['ARM_COLUMNS', 'COLOURS', 'arm_schema', 'check_arms', 'chosen_pictures',
+           'episode_files', 'jpeg_column', 'swapped', 'write_jpegs']
 
 ARM_COLUMNS = (*(f'left_joint{i + 1}' for i in range(6)), 'left_gripper',
                *(f'right_joint{i + 1}' for i in range(6)), 'right_gripper')
@@ -59,6 +59,13 @@ def arm_schema(profile: RobotProfile, cameras: Mapping[str, str], fps: int = 0) 
     named = {'wrist': cameras[f'{side}_wrist'], **cameras}
     return Schema(tuple(columns), {role: name for role, name in named.items() if role in roles},
                   robot_type=profile.name, fps=fps)
+
+
+def check_arms(schema: Schema, colours: str) -> None:
+    """Raise FormatError unless there are the columns of two arms, and such colours."""
+    if colours not in COLOURS or len(schema.columns) != len(ARM_COLUMNS):
+        raise FormatError(f'{len(schema.columns)} columns, colours {colours!r}; expected the '
+                          f'{len(ARM_COLUMNS)} of two arms, and one of {", ".join(COLOURS)}')
 
 
 def chosen_pictures(episode: Episode, rows: Rows, role: str, colours: str) -> list[bytes]:

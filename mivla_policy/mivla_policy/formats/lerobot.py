@@ -2,7 +2,9 @@
 LeRobot data sets, version 3.0, written: parquet tables and MP4 videos, several episodes to a file.
 
 States are what was measured, actions what was commanded; see ``formats.rows`` for which row holds
-which. ``meta/mivla.json`` says of which recordings the episodes are made; LeRobot passes it over.
+which. Where a policy commanded in an episode, rows in which a person took over are marked, as in
+LeRobot's own rollouts. ``meta/mivla.json`` says of which recordings the episodes are made; LeRobot
+passes it over.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 from mivla_policy.errors import FormatError
 from mivla_policy.formats import lerobot_layout as layout
 from mivla_policy.formats.export import Progress, Source, each, open_ledger, replace_json
-from mivla_policy.formats.lerobot_layout import ACTION, IMAGES, STATE
+from mivla_policy.formats.lerobot_layout import ACTION, IMAGES, INTERVENTION, STATE
 from mivla_policy.formats.lerobot_parts import Part, PartMaker, load_part, part_folder
 from mivla_policy.formats.lerobot_read import assumed_states, episode_count, read
 from mivla_policy.formats.schema import Schema
@@ -81,25 +83,32 @@ def _assemble(folder: Path, parts: Sequence[Part], schema: Schema, fps: int,
         _write_videos(folder, parts, rows, camera, fps)
     for row in rows:
         row['meta/episodes/chunk_index'] = row['meta/episodes/file_index'] = 0
-    stats = [_statistics([part], [number], firsts, tasks, fps, cameras)
+    marked = _marked(parts)
+    stats = [_statistics([part], [number], firsts, tasks, fps, cameras, marked)
              for number, part in enumerate(parts)]
     _replace_table(folder / layout.EPISODES_PATH.format(**layout.chunk_file(0)),
                    layout.episode_table(rows, stats))
     _replace_table(folder / 'meta' / 'tasks.parquet', layout.tasks_table(tasks))
-    whole = _statistics(parts, range(len(parts)), firsts, tasks, fps, cameras)
+    whole = _statistics(parts, range(len(parts)), firsts, tasks, fps, cameras, marked)
     replace_json(folder / 'meta' / 'stats.json', layout.statistics_json(whole))
     replace_json(folder / 'meta' / 'mivla.json', {
         'robot': schema.robot_type, 'episodes': [
-            {name: part.facts[name] for name in ('source', 'profile_hash', 'assumed', 'stamp_ns')}
+            {name: part.facts[name]
+             for name in ('source', 'profile_hash', 'assumed', 'policy', 'stamp_ns')}
             for part in parts]})
     replace_json(folder / 'meta' / 'info.json', {
         'codebase_version': layout.VERSION, 'fps': fps,
-        'features': layout.features(schema.names, sizes, fps, settings),
+        'features': layout.features(schema.names, sizes, fps, settings, _marked(parts)),
         'total_episodes': len(parts), 'total_frames': firsts[-1], 'total_tasks': len(tasks),
         'chunks_size': layout.CHUNK, 'data_files_size_in_mb': layout.DATA_MB,
         'video_files_size_in_mb': layout.VIDEO_MB, 'data_path': layout.DATA_PATH,
         'video_path': layout.VIDEO_PATH, 'robot_type': schema.robot_type,
         'splits': {'train': f'0:{len(parts)}'}})
+
+
+def _marked(parts: Sequence[Part]) -> bool:
+    """Return whether rows are marked in which a person took over: where a policy commanded."""
+    return any(part.facts['policy'] for part in parts)
 
 
 def _sizes(parts: Sequence[Part], cameras: Sequence[str]) -> dict[str, Sequence[int]]:
@@ -118,7 +127,8 @@ def _write_data(folder: Path, parts: Sequence[Part], rows: Sequence[dict[str, An
                 tasks: Sequence[str], fps: int) -> None:
     """Write the tables, and into ``rows`` which file each episode is in."""
     # Uncompressed, so that a file is never larger than is promised.
-    widths = [part.states.nbytes + part.actions.nbytes + 36 * len(part) for part in parts]
+    widths = [part.states.nbytes + part.actions.nbytes + 37 * len(part) for part in parts]
+    marked = _marked(parts)
     for file, numbers in enumerate(_filled(widths, layout.DATA_MB * MB)):
         place = layout.chunk_file(file)
         path = folder / layout.DATA_PATH.format(**place)
@@ -127,7 +137,7 @@ def _write_data(folder: Path, parts: Sequence[Part], rows: Sequence[dict[str, An
             part, row = parts[number], rows[number]
             tables.append(layout.data_table(
                 part.states, part.actions, fps, number, row['dataset_from_index'],
-                tasks.index(part.facts['task'])))
+                tasks.index(part.facts['task']), part.interventions if marked else None))
             row['data/chunk_index'], row['data/file_index'] = place.values()
         _replace_table(path, *tables)
 
@@ -155,7 +165,8 @@ def _write_videos(folder: Path, parts: Sequence[Part], rows: Sequence[dict[str, 
 
 
 def _statistics(parts: Sequence[Part], numbers: Sequence[int], firsts: Sequence[int],
-                tasks: Sequence[str], fps: int, cameras: Sequence[str]) -> Mapping[str, Stats]:
+                tasks: Sequence[str], fps: int, cameras: Sequence[str],
+                marked: bool) -> Mapping[str, Stats]:
     """Return the statistics of some episodes, by column."""
     found = {STATE: of_vectors([part.states for part in parts]),
              ACTION: of_vectors([part.actions for part in parts])}
@@ -163,6 +174,8 @@ def _statistics(parts: Sequence[Part], numbers: Sequence[int], firsts: Sequence[
         found[f'{IMAGES}{camera}'] = of_histograms(
             np.sum([part.counts[camera] for part in parts], axis=0),
             sum(part.facts['pictures'] for part in parts))
+    if marked:
+        found[INTERVENTION] = of_vectors([part.interventions.astype(float) for part in parts])
     frames = [np.arange(len(part)) for part in parts]
     found['timestamp'] = of_vectors([frame / fps for frame in frames])
     found['frame_index'] = of_vectors(frames)

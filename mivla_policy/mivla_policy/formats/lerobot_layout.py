@@ -16,12 +16,16 @@ import pyarrow as pa
 from mivla_policy.formats.statistics import Stats
 from mivla_policy.formats.video import VideoSettings
 
-__all__ = ['ACTION', 'CHUNK', 'DATA_MB', 'DATA_PATH', 'EPISODES_PATH', 'IMAGES', 'STATE',
-           'VERSION', 'VIDEO_MB', 'VIDEO_PATH', 'chunk_file', 'data_table', 'episode_table',
-           'features', 'statistics_json', 'tasks_table']
+__all__ = ['ACTION', 'CHUNK', 'DATA_MB', 'DATA_PATH', 'EPISODES_PATH', 'IMAGES', 'INTERVENTION',
+           'INTERVENTIONS', 'STATE', 'VERSION', 'VIDEO_MB', 'VIDEO_PATH', 'chunk_file',
+           'data_table', 'episode_table', 'features', 'statistics_json', 'tasks_table']
 
 VERSION = 'v3.0'
 STATE, ACTION, IMAGES = 'observation.state', 'action', 'observation.images.'
+# Rows in which a person took over from a policy: as LeRobot's own rollouts mark them, bool. In
+# the recordings of others, and of HIL-SERL's followers, it is a float of the second name.
+INTERVENTION = 'intervention'
+INTERVENTIONS = (INTERVENTION, 'complementary_info.is_intervention')
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO_PATH = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
 EPISODES_PATH = 'meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
@@ -37,12 +41,13 @@ def chunk_file(number: int) -> dict[str, int]:
 
 
 def features(names: Sequence[str], sizes: Mapping[str, Sequence[int]], fps: int,
-             settings: VideoSettings) -> dict[str, Any]:
+             settings: VideoSettings, interventions: bool = False) -> dict[str, Any]:
     """
     Return what the columns of a data set are.
 
     :param names: of the numbers of state and action.
     :param sizes: camera -> (height, width).
+    :param interventions: some episodes are a policy's, with a person's corrections.
     """
     vector = {'dtype': 'float32', 'shape': [len(names)], 'names': list(names)}
     films = {f'{IMAGES}{camera}': {
@@ -55,19 +60,21 @@ def features(names: Sequence[str], sizes: Mapping[str, Sequence[int]], fps: int,
                  'video.video_backend': 'pyav', 'video.extra_options': {},
                  'is_depth_map': False}} for camera, size in sizes.items()}
     single = {'shape': [1], 'names': None}
-    return {STATE: vector, ACTION: dict(vector), **films,
+    marks = {INTERVENTION: {'dtype': 'bool', **single}} if interventions else {}
+    return {STATE: vector, ACTION: dict(vector), **films, **marks,
             'timestamp': {'dtype': 'float32', **single},
             **{name: {'dtype': 'int64', **single} for name in COUNTERS}}
 
 
 def data_table(states: np.ndarray, actions: np.ndarray, fps: int, episode: int, first: int,
-               task: int) -> pa.Table:
+               task: int, interventions: np.ndarray | None = None) -> pa.Table:
     """
     Return the rows of one episode.
 
     :param states: float32 (N, D); actions float32 (N, D).
     :param first: rows of the episodes before it.
     :param task: index of its sentence.
+    :param interventions: bool (N,); None where the data set has no such column.
     """
     count, width = states.shape
     frames = np.arange(count, dtype=np.int64)
@@ -76,7 +83,8 @@ def data_table(states: np.ndarray, actions: np.ndarray, fps: int, episode: int, 
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, width)
 
-    columns = {STATE: vectors(states), ACTION: vectors(actions),
+    marks = {} if interventions is None else {INTERVENTION: pa.array(interventions, pa.bool_())}
+    columns = {STATE: vectors(states), ACTION: vectors(actions), **marks,
                'timestamp': pa.array((frames / fps).astype(np.float32)),
                'frame_index': pa.array(frames),
                'episode_index': pa.array(np.full(count, episode, dtype=np.int64)),
@@ -85,6 +93,7 @@ def data_table(states: np.ndarray, actions: np.ndarray, fps: int, episode: int, 
     # What the datasets library finds in files of its own: the columns without a guess.
     value = {'dtype': 'float32', '_type': 'Value'}
     told = {name: {'feature': value, 'length': width, '_type': 'List'} for name in (STATE, ACTION)}
+    told.update({name: {'dtype': 'bool', '_type': 'Value'} for name in marks})
     told['timestamp'] = dict(value)
     told.update({name: {'dtype': 'int64', '_type': 'Value'} for name in COUNTERS})
     table = pa.table(columns)

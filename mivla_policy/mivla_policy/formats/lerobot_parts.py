@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mivla_core.errors import ImageError
 from mivla_core.images import decode_jpeg
-from mivla_policy.core.episode import Episode, FrameTrack
+from mivla_policy.core.episode import POLICY, Episode, FrameTrack
 from mivla_policy.errors import EpisodeError, FormatError
 from mivla_policy.formats.export import Source
 from mivla_policy.formats.rows import Rows, to_rows
@@ -43,13 +43,16 @@ class Part:
     :param folder: holds ``<camera>.mp4`` per camera of the data set.
     :param states: float32 (N, D), observation.state.
     :param actions: float32 (N, D).
+    :param interventions: bool (N,), see ``formats.rows.Rows``.
     :param counts: camera -> int64 (3, 256), histogram of the sampled pictures.
-    :param facts: source, task, profile_hash, assumed, pictures sampled, sizes.
+    :param facts: source, task, profile_hash, assumed, pictures sampled, sizes, and whether a
+        policy commanded in it.
     """
 
     folder: Path
     states: NDArray[np.float32]
     actions: NDArray[np.float32]
+    interventions: NDArray[np.bool_]
     counts: Mapping[str, NDArray[np.int64]]
     facts: Mapping[str, Any]
 
@@ -111,10 +114,12 @@ class PartMaker:
             numbers: dict[str, Any] = {
                 'states': self.schema.outward(rows.states, names).astype(np.float32),
                 'actions': self.schema.outward(rows.actions, names).astype(np.float32),
+                'interventions': rows.interventions,
                 **{f'counts.{name}': counts for name, counts, _ in films}}
             np.savez(file, **numbers)
         facts = {'source': episode.source, 'task': episode.instruction.strip(),
                  'profile_hash': episode.profile_hash, 'assumed': episode.states.assumed,
+                 'policy': episode.sources is not None and bool((episode.sources == POLICY).any()),
                  'stamp_ns': int(rows.stamps_ns[0]), 'pictures': len(sampled(len(rows))),
                  'sizes': {name: size for name, _, size in films}}
         (folder / FACTS).write_text(json.dumps(facts), encoding='utf-8')
@@ -147,7 +152,7 @@ def load_part(root: Path, number: int) -> Part:
             raise FormatError(f'{folder}: larger than it can be')
         facts = json.loads((folder / FACTS).read_text(encoding='utf-8'))
         with np.load(folder / NUMBERS, allow_pickle=False) as data:
-            return Part(folder, data['states'], data['actions'],
+            return Part(folder, data['states'], data['actions'], data['interventions'],
                         {name: data[f'counts.{name}'] for name in facts['sizes']}, facts)
     except (OSError, ValueError, KeyError) as error:
         raise FormatError(f'{folder} is damaged ({error}); remove it and export again') from error

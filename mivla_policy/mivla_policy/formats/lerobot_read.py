@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mivla_core.images import encode_jpeg
-from mivla_policy.core.episode import Episode
+from mivla_policy.core.episode import POLICY, TELEOP, Episode
 from mivla_policy.errors import FormatError
 from mivla_policy.formats import lerobot_layout as layout
 from mivla_policy.formats.lerobot_layout import ACTION, IMAGES, STATE
@@ -155,9 +155,24 @@ class _Reader:
                     for role, key in self.cameras.items()}
         task = self.tasks.get(mine['task_index'][0].as_py())
         own = self.own[number] if number < len(self.own) else {}
+        # In a set of ours, demonstrations may stand beside a policy's episodes.
+        sources = self._sources(mine, where) if own.get('policy', True) else None
         return from_rows(
             str(own.get('source') or where), str(task or ''), self.fps, self.joints, states,
-            actions, pictures, str(own.get('profile_hash') or ''), str(own.get('assumed') or ''))
+            actions, pictures, str(own.get('profile_hash') or ''), str(own.get('assumed') or ''),
+            sources=sources)
+
+    def _sources(self, rows: pa.Table, where: str) -> Optional[NDArray[np.uint8]]:
+        """Return who gave each action; None where the data set does not tell."""
+        key = next((name for name in layout.INTERVENTIONS if name in self.features), '')
+        if not key:
+            return None
+        if key not in rows.column_names:
+            raise FormatError(f'{where}: no column {key}, which info.json describes')
+        marks = _vectors(rows[key], f'{where}: {key}')
+        if marks.shape[1] != 1:
+            raise FormatError(f'{where}: {key}: {marks.shape[1]} numbers a row, expected one')
+        return np.where(marks[:, 0] > 0.5, TELEOP, POLICY).astype(np.uint8)
 
     def _check_times(self, rows: pa.Table, where: str) -> None:
         times = rows['timestamp'].to_numpy()

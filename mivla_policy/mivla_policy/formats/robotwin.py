@@ -36,8 +36,8 @@ from mivla_policy.core.episode import Episode
 from mivla_policy.errors import FormatError
 from mivla_policy.formats import hdf5
 from mivla_policy.formats.arms import (
-    COLOURS,
     arm_schema,
+    check_arms,
     chosen_pictures,
     episode_files,
     jpeg_column,
@@ -96,9 +96,7 @@ def write_hrdt(sources: Sequence[Source], folder: Path, schema: Schema, fps: int
 
 def _write(kind: str, sources: Sequence[Source], folder: Path, writer: _Writer, workers: int,
            progress: Optional[Progress]) -> int:
-    if writer.colours not in COLOURS or len(writer.schema.columns) != 14:
-        raise FormatError(f'{len(writer.schema.columns)} columns, colours {writer.colours!r}; '
-                          f'expected the 14 of two arms, and one of {", ".join(COLOURS)}')
+    check_arms(writer.schema, writer.colours)
     settings = {'fps': writer.fps, 'colours': writer.colours, 'schema': asdict(writer.schema)}
     return len(hdf5_files(kind, lambda number: f'data/episode{number}.hdf5', writer, sources,
                           folder, settings, workers, progress))

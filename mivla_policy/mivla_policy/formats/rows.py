@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ class Rows:
     :param targets: float64 (N, J), commanded [rad, m], due at the observation itself.
     :param velocities: float64 (N, J) [rad/s, m/s], slope of the measured positions.
     :param frames: camera role -> int64 (N,), which of the episode's pictures.
+    :param interventions: bool (N,), whose action a person gave in an episode that a policy
+        commanded too.
     """
 
     fps: int
@@ -47,6 +50,7 @@ class Rows:
     targets: NDArray[np.float64]
     velocities: NDArray[np.float64]
     frames: Mapping[str, NDArray[np.int64]]
+    interventions: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Return N."""
@@ -95,14 +99,18 @@ def to_rows(episode: Episode, fps: int, cameras: Sequence[str]) -> Rows:
     targets, _ = sample_at(commands.stamps_ns, commands.values, own)
     slopes = _slopes(states.stamps_ns, states.values)
     at = picked_rows[:, 0]
+    # Of the command that the action is, or that it lies behind.
+    given = np.searchsorted(commands.stamps_ns, due[keep], side='right') - 1
     return Rows(fps, own, states.values[at], actions, targets, slopes[at],
-                {role: picked_rows[:, 1 + i] for i, role in enumerate(cameras)})
+                {role: picked_rows[:, 1 + i] for i, role in enumerate(cameras)},
+                episode.intervention[given])
 
 
 def from_rows(source: str, instruction: str, fps: float, joint_names: Sequence[str],
               states: NDArray[np.float64], actions: NDArray[np.float64],
               pictures: Mapping[str, Sequence[bytes]], profile_hash: str = '',
-              assumed: str = '', lead: int = 1) -> Episode:
+              assumed: str = '', lead: int = 1,
+              sources: Optional[NDArray[np.uint8]] = None) -> Episode:
     """
     Return the episode whose rows these are: what ``to_rows`` gives of it again.
 
@@ -112,6 +120,7 @@ def from_rows(source: str, instruction: str, fps: float, joint_names: Sequence[s
     :param pictures: camera role -> N pictures.
     :param assumed: why the states are no measurements; '' where they are.
     :param lead: steps from a row's observation to the instant at which its action is due.
+    :param sources: uint8 (N,), who gave each action; None where one and the same gave all.
     :raises EpisodeError: the parts do not fit together.
     """
     stamps = (np.arange(len(states), dtype=np.int64) * 1_000_000_000 / fps).astype(np.int64)
@@ -121,7 +130,7 @@ def from_rows(source: str, instruction: str, fps: float, joint_names: Sequence[s
         cameras={role: FrameTrack(stamps, tuple(frames)) for role, frames in pictures.items()},
         states=Measured.assume(measured, assumed) if assumed else measured,
         commands=Commanded(stamps + lead * _step(fps), actions), joint_names=tuple(joint_names),
-        profile_hash=profile_hash)
+        profile_hash=profile_hash, sources=sources)
 
 
 def _step(fps: float) -> int:

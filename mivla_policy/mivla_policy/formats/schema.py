@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from mivla_core.profile import RobotProfile
+from mivla_core.small_file import read_yaml
 from mivla_policy.errors import FormatError
 
 __all__ = ['Column', 'Schema', 'load_schema', 'own_schema']
@@ -174,12 +174,7 @@ def load_schema(path: Path) -> Schema:
 
     :raises FormatError: not such a file; says which key.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f'{path}: larger than {MAX_BYTES} bytes')
-        data = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FormatError(f'{path}: {" ".join(str(error).split())}') from error
+    data = read_yaml(path, MAX_BYTES, FormatError, 'a schema')
     if not isinstance(data, dict) or not set(data) <= KEYS:
         strange = sorted(map(str, set(data) - KEYS)) if isinstance(data, dict) else type(data)
         raise FormatError(f'{path}: {strange}; a schema has {", ".join(sorted(KEYS))}')

@@ -32,8 +32,8 @@ from mivla_policy.core.episode import Episode
 from mivla_policy.errors import FormatError
 from mivla_policy.formats import hdf5
 from mivla_policy.formats.arms import (
-    COLOURS,
     arm_schema,
+    check_arms,
     chosen_pictures,
     episode_files,
     jpeg_column,
@@ -68,10 +68,9 @@ def write(sources: Sequence[Source], folder: Path, schema: Schema, fps: int,
 
     :param colours: one of ``arms.COLOURS``.
     :return: episodes.
+    :raises FormatError: another number of columns than two arms have.
     """
-    if colours not in COLOURS or len(schema.columns) != 14:
-        raise FormatError(f'{len(schema.columns)} columns, colours {colours!r}; expected the 14 '
-                          f'of two arms, and one of {", ".join(COLOURS)}')
+    check_arms(schema, colours)
     return len(hdf5_files(
         'xpolicylab-v1.0', lambda number: f'data/episode_{number:07d}.hdf5',
         _Writer(schema, fps, colours), sources, folder,

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from mivla_core.inverse import tip_error
 from mivla_core.kinematics import Chain, rotation
 from mivla_core.poses import pose_of
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
 from mivla_core.pursuit import Pursuit
+from mivla_core.robot_parts import Arm
 from mivla_policy.errors import ConfigError, EpisodeError
 from mivla_policy.formats.egodex import SIDES, HandTrack
 from mivla_policy.human.settings import MappingSettings

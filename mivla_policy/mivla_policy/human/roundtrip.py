@@ -103,5 +103,5 @@ def hand_loss(mapping: HandMapping, hands: Mapping[str, HandTrack], camera: Arra
             [float(np.linalg.norm(rotation_vector(turn))) for turn in turns],
             np.linalg.norm(mine.wrist[:, :3, 3] - theirs.wrist[:, :3, 3], axis=1),
             tips[:, :2].mean(axis=1), tips[:, 2:].mean(axis=1)]))
-    worst = np.max(parts, axis=0)
-    return HandLoss(*worst, reached=motion.reached)
+    knuckle, turn, wrist, thumb_index, fingers = np.max(parts, axis=0)
+    return HandLoss(knuckle, turn, wrist, thumb_index, fingers, motion.reached)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from mivla_core.profile import config_dir
+from mivla_core.small_file import read_yaml
+from mivla_policy.core.plain_data import from_mapping
 from mivla_policy.errors import ConfigError
-from mivla_policy.model.config import from_mapping
 
 __all__ = ['Anatomy', 'Anchor', 'Aperture', 'Inverse', 'MappingSettings', 'Sides',
            'load_mapping']
@@ -197,10 +197,5 @@ def load_mapping(path: str | os.PathLike[str] | None = None) -> MappingSettings:
     :raises ConfigError: cannot be read, too big, unknown or missing keys, values out of range.
     """
     file = config_dir() / 'human' / 'mapping.yaml' if path is None else Path(path)
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ConfigError(f'{file}: larger than {MAX_BYTES} bytes')
-        data = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'{file}: cannot be read as a mapping: {error}') from error
+    data = read_yaml(file, MAX_BYTES, ConfigError, 'a mapping')
     return from_mapping(MappingSettings, data, str(file), complete=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mivla_policy.learn.dataset import TrainingSet, room
-from mivla_policy.learn.loop import Devices
+from mivla_policy.learn.devices import Devices
 from mivla_policy.learn.objective import Towers
 from mivla_policy.model.config import MiVLAConfig
 

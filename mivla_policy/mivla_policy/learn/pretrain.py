@@ -37,18 +37,15 @@ from mivla_policy.human.mapping import HandMapping
 from mivla_policy.human.settings import MappingSettings
 from mivla_policy.learn.curve import EVENTS, write_curve
 from mivla_policy.learn.dataset import build_training_set
-from mivla_policy.learn.loop import Devices, Plan, Trainer
+from mivla_policy.learn.devices import Devices
+from mivla_policy.learn.loop import Plan, Trainer
 from mivla_policy.learn.mutual import MutualObjective, MutualSource, View, normalizers_of
 from mivla_policy.learn.objective import Towers
 from mivla_policy.learn.recipe import Recipe
 from mivla_policy.learn.train import LOSSES, check_robot, digest_of, training_folder
-from mivla_policy.model.checkpoint import (
-    CheckpointInfo,
-    Embodiment,
-    camera_places,
-    save_checkpoint,
-)
+from mivla_policy.model.checkpoint import CheckpointInfo, save_checkpoint
 from mivla_policy.model.config import MiVLAConfig, Preset
+from mivla_policy.model.embodiment import Embodiment, camera_places
 from mivla_policy.model.mivla import MiVLA
 
 __all__ = ['VARIANTS', 'Material', 'pretrain']

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mivla_core.small_file import read_json
 from mivla_policy.errors import CheckpointError
 from mivla_policy.model.tensor_file import read_tensors
 
@@ -127,14 +128,9 @@ def load_state(folder: Path, identity: Optional[Mapping[str, Any]] = None) -> St
     :raises CheckpointError: absent, damaged, or of another training: names what differs.
     """
     file = folder / STATE
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f'{file}: larger than {MAX_JSON_BYTES} bytes')
-        data = json.loads(file.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise CheckpointError(f'{folder}: no training to resume: {STATE} is not there') from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f'{file}: cannot be read: {error}') from error
+    if not file.exists():
+        raise CheckpointError(f'{folder}: no training to resume: {STATE} is not there')
+    data = read_json(file, MAX_JSON_BYTES, CheckpointError, 'the state of a training')
     if not isinstance(data, dict) or (data.get('format'), data.get('version')) != (
             FORMAT, VERSION):
         raise CheckpointError(f'{file}: not version {VERSION} of {FORMAT}')

@@ -23,23 +23,19 @@ from mivla_policy.errors import ConfigError, EpisodeError
 from mivla_policy.learn.controls import save_demonstrations
 from mivla_policy.learn.curve import EVENTS, write_curve
 from mivla_policy.learn.dataset import TrainingSet, build_training_set
-from mivla_policy.learn.familiar import familiar_of
+from mivla_policy.learn.devices import Devices
+from mivla_policy.learn.familiar import doubt_of, familiar_of
 from mivla_policy.learn.features import feature_table
-from mivla_policy.learn.loop import Devices, Plan, Trainer
+from mivla_policy.learn.loop import Plan, Trainer
 from mivla_policy.learn.objective import Towers, make_network, make_objective
 from mivla_policy.learn.progress import Progress
 from mivla_policy.learn.recipe import Recipe
 from mivla_policy.learn.samples import Samples
 from mivla_policy.learn.start import Start
 from mivla_policy.learn.state import Running
-from mivla_policy.model.checkpoint import (
-    CheckpointInfo,
-    Embodiment,
-    camera_places,
-    save_checkpoint,
-)
+from mivla_policy.model.checkpoint import CheckpointInfo, save_checkpoint
 from mivla_policy.model.config import MiVLAConfig, Preset
-from mivla_policy.model.mivla import MiVLA
+from mivla_policy.model.embodiment import Embodiment, camera_places
 from mivla_policy.model.novelty import save_familiar
 
 __all__ = ['Plan', 'TrainingResult', 'check_robot', 'digest_of', 'finetune', 'train',
@@ -141,10 +137,12 @@ def finetune(episodes: Sequence[Episode], profile: RobotProfile, preset: Preset,
         save_checkpoint(out_dir, result.network, info, {profile.hash: data.mean_images()},
                         overwrite)
         save_demonstrations(out_dir, episodes, config.dt_ns)
-        if isinstance(result.network, MiVLA):
-            known = familiar_of(result.network, data, towers)
-            if known is not None:
-                save_familiar(out_dir, {profile.hash: known})
+        known = familiar_of(result.network, data, towers)
+        if known is not None:
+            doubt = doubt_of(result.network, result.normalizer, data,
+                             _split(data, recipe.holdout_episodes)[1], towers)
+            save_familiar(out_dir, {profile.hash: known if doubt is None else replace(
+                known, doubt=doubt)})
         write_curve(out_dir, Running(result.losses, result.holdout, result.seconds,
                                      result.waited), LOSSES[config.kind])
         if events:
@@ -184,7 +182,7 @@ def train(data: TrainingSet, config: MiVLAConfig, recipe: Recipe, seed: int,
     if normalizer is None:
         normalizer = Normalizer.of(data.states[learn], data.commands[learn], data.inside[learn])
     if not recipe.train_vision and config.vision.kind == 'keypoints':
-        network.image_encoders.requires_grad_(False)   # type: ignore[union-attr, operator]
+        network.image_encoders.requires_grad_(False)
     devices = Devices()
     if min(recipe.batch_size, len(learn)) % devices.part[1]:
         raise ConfigError(f'batch_size {recipe.batch_size} cannot be shared by '

@@ -12,8 +12,9 @@ from torch import Tensor
 from mivla_core.profile import RobotProfile
 from mivla_policy.core.normalize import Normalizer, Statistics
 from mivla_policy.errors import UnknownPolicy
-from mivla_policy.model.checkpoint import Embodiment, load_checkpoint
+from mivla_policy.model.checkpoint import load_checkpoint
 from mivla_policy.model.config import LanguageConfig, MiVLAConfig, VisionConfig
+from mivla_policy.model.embodiment import Embodiment
 from mivla_policy.model.engine import Engine
 from mivla_policy.model.mivla import MiVLA
 from mivla_policy.policies.mivla import (

@@ -37,7 +37,8 @@ from mivla_policy.core.observation import model_image
 from mivla_policy.core.packing import SlotMap
 from mivla_policy.errors import PolicyError, TrainingStopped
 from mivla_policy.learn.dataset import TrainingSet, build_training_set
-from mivla_policy.learn.loop import Devices, Plan, Trainer
+from mivla_policy.learn.devices import Devices
+from mivla_policy.learn.loop import Plan, Trainer
 from mivla_policy.learn.objective import FlowObjective
 from mivla_policy.learn.progress import Progress
 from mivla_policy.learn.recipe import Recipe

@@ -26,15 +26,16 @@ from torch import nn
 
 from mivla_core.errors import ProfileError
 from mivla_core.profile import RobotProfile, diff_profiles, parse_profile
-from mivla_policy.core.normalize import Normalizer
-from mivla_policy.core.packing import SlotMap
+from mivla_core.small_file import read_json
+from mivla_policy.core.plain_data import check_keys
 from mivla_policy.errors import CheckpointError, ConfigError, WrongProfile
 from mivla_policy.model.config import MiVLAConfig
 from mivla_policy.model.direct import Direct
+from mivla_policy.model.embodiment import Embodiment
 from mivla_policy.model.mivla import MiVLA
 
-__all__ = ['CheckpointInfo', 'Embodiment', 'ImageMeans', 'camera_places', 'check_profile',
-           'embodiment_for', 'load_checkpoint', 'load_network', 'read_info', 'save_checkpoint']
+__all__ = ['CheckpointInfo', 'ImageMeans', 'check_profile', 'embodiment_for', 'load_checkpoint',
+           'load_network', 'read_info', 'save_checkpoint']
 
 FORMAT = 'mivla-checkpoint'
 VERSION = 2
@@ -46,87 +47,6 @@ MODEL, MEAN = 'model.', 'image_mean.'
 
 # Profile hash -> camera role -> mean training picture, uint8 (height, width, 3).
 ImageMeans = Mapping[str, Mapping[str, NDArray[np.uint8]]]
-
-
-@dataclass(frozen=True)
-class Embodiment:
-    """
-    One robot that a checkpoint can move.
-
-    :param robot: name of its profile.
-    :param profile_hash: of the profile it was trained for.
-    :param profile_text: that profile's canonical YAML.
-    :param joint_names: J of them, order of states and actions.
-    :param space: action space it acts in.
-    :param slots: of its joints in that space.
-    :param cameras: its camera role for each of the network's C pictures; '' where it has none.
-    :param normalizer: statistics of states and actions (J,).
-    :param instructions: sentences it was trained on.
-    """
-
-    robot: str
-    profile_hash: str
-    profile_text: str
-    joint_names: tuple[str, ...]
-    space: str
-    slots: tuple[int, ...]
-    cameras: tuple[str, ...]
-    normalizer: Normalizer
-    instructions: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError when the parts contradict each other."""
-        joints = len(self.joint_names)
-        if self.normalizer.joints != joints or len(self.slots) != joints:
-            raise ConfigError(f'robot {self.robot}: {joints} joint names, statistics of '
-                              f'{self.normalizer.joints} joints and {len(self.slots)} slots')
-        if not self.instructions:
-            raise ConfigError(f'robot {self.robot}: no instruction: nothing could be asked of '
-                              'this policy')
-        roles = self.camera_roles
-        if not roles or len(set(roles)) != len(roles):
-            raise ConfigError(f'robot {self.robot}: cameras must be different roles, got '
-                              f'{list(self.cameras)}')
-        SlotMap(self.space, self.slots)
-
-    @classmethod
-    def of(cls, profile: RobotProfile, config: MiVLAConfig, normalizer: Normalizer,
-           instructions: tuple[str, ...]) -> Embodiment:
-        """
-        Describe a robot for a network.
-
-        The profile's cameras take the network's places of the same name; those without take the
-        free places in order.
-        """
-        places = camera_places(config.cameras, [camera.role for camera in profile.cameras])
-        packed = SlotMap.of(profile.packing, profile.joint_names)
-        return cls(profile.name, profile.hash, profile.text, profile.joint_names, packed.space,
-                   packed.slots, places, normalizer, instructions)
-
-    @property
-    def camera_roles(self) -> tuple[str, ...]:
-        """The robot's cameras, in the order of the network's pictures."""
-        return tuple(role for role in self.cameras if role)
-
-    @property
-    def packed(self) -> SlotMap:
-        """Where its joints stand in the action space."""
-        return SlotMap(self.space, self.slots)
-
-
-def camera_places(names: tuple[str, ...], roles: list[str]) -> tuple[str, ...]:
-    """
-    Return the camera role for each of a network's pictures, '' for none.
-
-    :raises ConfigError: more cameras than pictures.
-    """
-    if len(roles) > len(names):
-        raise ConfigError(f'{len(roles)} cameras for a network of {len(names)} pictures')
-    places = [name if name in roles else '' for name in names]
-    for role in roles:
-        if role not in places:
-            places[places.index('')] = role
-    return tuple(places)
 
 
 @dataclass(frozen=True)
@@ -163,7 +83,7 @@ class CheckpointInfo:
         return {
             'format': FORMAT, 'version': VERSION, 'name': self.name,
             'model': self.model.to_json(),
-            'embodiments': [_body_to_json(body) for body in self.embodiments],
+            'embodiments': [body.to_json() for body in self.embodiments],
             'provenance': dict(self.provenance)}
 
 
@@ -310,13 +230,9 @@ def _read_config(root: Path) -> tuple[CheckpointInfo, str]:
     if not config.is_file() or not weights.is_file():
         found = 'no such directory' if not root.is_dir() else f'needs {CONFIG} and {WEIGHTS}'
         raise CheckpointError(f'{root}: not a checkpoint: {found}')
-    try:
-        if config.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f'{config}: larger than {MAX_CONFIG_BYTES} bytes')
-        size = weights.stat().st_size
-        data = json.loads(config.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f'{config}: cannot be read: {error}') from error
+    data = read_json(config, MAX_CONFIG_BYTES, CheckpointError,
+                     f'the configuration of a {FORMAT}')
+    size = weights.stat().st_size
     if not isinstance(data, dict) or data.get('format') != FORMAT:
         raise CheckpointError(f'{config}: not the configuration of a {FORMAT}')
     if data.get('version') != VERSION:
@@ -334,8 +250,8 @@ def _read_config(root: Path) -> tuple[CheckpointInfo, str]:
 
 def _parse(data: dict[str, Any], where: str) -> CheckpointInfo:
     """Return the description in ``data``; raise ConfigError for unknown or missing keys."""
-    _keys(data, {'format', 'version', 'weights_bytes', 'weights_sha256',
-                 *(f.name for f in fields(CheckpointInfo))}, where)
+    check_keys(data, {'format', 'version', 'weights_bytes', 'weights_sha256',
+                      *(f.name for f in fields(CheckpointInfo))}, where)
     for key, kind in (('name', str), ('weights_sha256', str), ('provenance', dict),
                       ('embodiments', list)):
         if not isinstance(data[key], kind):
@@ -343,47 +259,11 @@ def _parse(data: dict[str, Any], where: str) -> CheckpointInfo:
     try:
         return CheckpointInfo(
             name=data['name'], model=MiVLAConfig.from_json(data['model'], f'{where}: model'),
-            embodiments=tuple(_body_from_json(body, f'{where}: embodiments[{i}]')
+            embodiments=tuple(Embodiment.from_json(body, f'{where}: embodiments[{i}]')
                               for i, body in enumerate(data['embodiments'])),
             provenance=data['provenance'])
     except ConfigError as error:
         raise ConfigError(str(error) if where in str(error) else f'{where}: {error}') from error
-
-
-def _body_to_json(body: Embodiment) -> dict[str, Any]:
-    """Return an embodiment as a JSON object."""
-    data = {f.name: getattr(body, f.name) for f in fields(body)}
-    data = {key: list(value) if isinstance(value, tuple) else value
-            for key, value in data.items() if key != 'normalizer'}
-    return data | {'normalization': body.normalizer.to_json()}
-
-
-def _body_from_json(data: Any, where: str) -> Embodiment:
-    """Read what ``_body_to_json`` wrote; unknown and missing keys are errors."""
-    if not isinstance(data, dict):
-        raise ConfigError(f'{where}: expected an object, got {type(data).__name__}')
-    names = [f.name for f in fields(Embodiment) if f.name != 'normalizer']
-    _keys(data, {*names, 'normalization'}, where)
-    for key in names:
-        value, one = data[key], (int if key == 'slots' else str)
-        if key in ('joint_names', 'slots', 'cameras', 'instructions') and not isinstance(
-                value, list):
-            raise ConfigError(f'{where}: {key} must be a list')
-        if not all(type(v) is one for v in (value if isinstance(value, list) else [value])):
-            raise ConfigError(f'{where}: {key} must be {one.__name__}, or a list of them')
-    values: dict[str, Any] = {key: tuple(data[key]) if isinstance(data[key], list) else data[key]
-              for key in names}
-    try:
-        return Embodiment(**values, normalizer=Normalizer.from_json(
-            data['normalization'], f'{where}: normalization'))
-    except ConfigError as error:
-        raise ConfigError(str(error) if where in str(error) else f'{where}: {error}') from error
-
-
-def _keys(data: Mapping[str, Any], known: set[str], where: str) -> None:
-    """Raise ConfigError unless ``data`` has the known keys and no other."""
-    for key in sorted(known ^ set(data)):
-        raise ConfigError(f'{where}: key {key!r} is {"missing" if key in known else "unknown"}')
 
 
 def _network(config: MiVLAConfig, state: dict[str, torch.Tensor],

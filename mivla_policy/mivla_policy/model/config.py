@@ -14,27 +14,22 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any
 
 from mivla_core.profile import config_dir
+from mivla_core.small_file import read_yaml
 from mivla_policy.core.packing import space_size
+from mivla_policy.core.plain_data import LATER, from_mapping
 from mivla_policy.errors import ConfigError
 
 __all__ = ['LanguageConfig', 'MiVLAConfig', 'Preset', 'VisionConfig', 'available_presets',
-           'available_recipes', 'from_mapping', 'load_preset', 'load_recipe']
+           'available_recipes', 'load_preset', 'load_recipe']
 
 MAX_PRESET_BYTES = 1 << 20
 VISION_KINDS = ('keypoints', 'dinov2+siglip')
 LANGUAGE_KINDS = ('hashed', 't5')
 KINDS = ('mivla', 'act', 'bc')
 PATCH = 14                    # px, of both towers of 'dinov2+siglip'
-
-T = TypeVar('T')
-
-# Metadata of a field that older checkpoints lack: its default is what they were made with.
-LATER = {'later': True}
 
 
 @dataclass(frozen=True)
@@ -324,65 +319,7 @@ def _named(kind: str, name_or_path: str | os.PathLike[str],
         if text not in known:
             raise ConfigError(f'unknown {kind} {text!r}; known: {", ".join(known)}')
         path = known[text]
-    try:
-        if path.stat().st_size > MAX_PRESET_BYTES:
-            raise ConfigError(f'{path}: larger than {MAX_PRESET_BYTES} bytes; not a {kind}')
-        return path, yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = ' '.join(str(error).split())
-        raise ConfigError(f'{path}: cannot be read as a {kind}: {reason}') from error
-
-
-def from_mapping(cls: type[T], data: Any, where: str, complete: bool = False) -> T:
-    """
-    Build a dataclass from a JSON or YAML object; unknown keys and wrong types are errors.
-
-    :param where: named in errors.
-    :param complete: every field must be there, even one with a default (but ``LATER`` ones).
-    :raises ConfigError: naming the key.
-    """
-    if not isinstance(data, Mapping):
-        raise ConfigError(f'{where}: expected an object, got {type(data).__name__}')
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(map(str, data)) - set(fields))
-    if unknown:
-        raise ConfigError(f'{where}: unknown key {unknown[0]!r}; known: {", ".join(fields)}')
-    needed = [name for name, f in fields.items() if (complete and f.metadata != LATER) or (
-        f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)]
-    missing = [name for name in needed if name not in data]
-    if missing:
-        raise ConfigError(f'{where}: key {missing[0]!r} is missing')
-    hints = get_type_hints(cls)
-    values = {name: _value(value, hints[name], f'{where}.{name}', complete)
-              for name, value in data.items()}
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f'{where}: {error}') from error
-
-
-def _value(value: Any, kind: Any, where: str, complete: bool) -> Any:
-    """Return ``value`` as the annotated type ``kind``, or raise ConfigError."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return from_mapping(kind, value, where, complete)
-    outer = get_origin(kind) or kind
-    if outer is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f'{where}: expected a list, got {value!r:.80}')
-        return tuple(_value(v, get_args(kind)[0], where, complete) for v in value)
-    if outer is Mapping:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f'{where}: expected an object, got {value!r:.80}')
-        return dict(value)
-    accepted = (int, float) if outer is float else outer
-    # bool is an int to Python, but 'depth: yes' is a mistake.
-    if not isinstance(value, accepted) or (isinstance(value, bool) and outer is not bool):
-        raise ConfigError(f'{where}: expected {outer.__name__}, got {value!r:.80}')
-    if outer is float:
-        value = float(value)
-        if not math.isfinite(value):
-            raise ConfigError(f'{where}: must be finite, got {value}')
-    return value
+    return path, read_yaml(path, MAX_PRESET_BYTES, ConfigError, f'a {kind}')
 
 
 def _bounded(name: str, value: int, low: int, high: int) -> None:

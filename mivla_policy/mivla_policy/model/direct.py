@@ -89,6 +89,11 @@ class Direct(nn.Module):
             raise ConfigError(f'no baseline of kind {config.kind!r}; known: {", ".join(kinds)}')
         return kinds[config.kind](config)
 
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Return tokens (B, C, D) of pictures (B, C, 3, height, width) in [0, 1]."""
+        return torch.cat([encoder(images[:, i])
+                          for i, encoder in enumerate(self.image_encoders)], dim=1)
+
     def tokens(self, images: Tensor, state: Tensor, language: Tensor, language_mask: Tensor,
                slots: Slots, cameras: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """
@@ -96,8 +101,7 @@ class Direct(nn.Module):
 
         Arguments are those of ``MiVLA.encode_observation``.
         """
-        seen = torch.cat([encoder(images[:, i])
-                          for i, encoder in enumerate(self.image_encoders)], dim=1)
+        seen = self.encode_image(images)
         own = by_space(self.state_adapters, slots, state * slots.mask)[:, None, :]
         here = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
         there = torch.cat((here[:, :1], here if cameras is None else cameras, language_mask), 1)

@@ -117,6 +117,20 @@ class Memory(NamedTuple):
     language_mask: Tensor | None
     slots: Slots
 
+    def repeat(self, times: int) -> Memory:
+        """Return each observation ``times`` times in a row; of a single one nothing is copied."""
+        def again(part: Tensor) -> Tensor:
+            return part[:, None].expand(-1, times, *part.shape[1:]).flatten(0, 1)
+
+        def pairs(parts: tuple[Pair, ...]) -> tuple[Pair, ...]:
+            return tuple((again(keys), again(values)) for keys, values in parts)
+
+        return Memory(again(self.state), pairs(self.image),
+                      None if self.image_mask is None else again(self.image_mask),
+                      pairs(self.language),
+                      None if self.language_mask is None else again(self.language_mask),
+                      self.slots.repeat(times))
+
 
 class Step(NamedTuple):
     """What one flow time makes of every block (self-attention, picture, feed-forward) and head."""

@@ -16,7 +16,6 @@ heads are known and dropped. Any other tensor is an error, as is one that is mis
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mivla_core.small_file import read_json
 from mivla_policy.errors import CheckpointError
 from mivla_policy.model.tensor_file import read_tensors
 
@@ -192,12 +192,7 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     """Return the object in ``config.json``; None where there is no such file."""
     if not path.is_file():
         return None
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f'{path}: larger than {MAX_CONFIG_BYTES} bytes')
-        data = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f'{path}: cannot be read: {error}') from error
+    data = read_json(path, MAX_CONFIG_BYTES, CheckpointError, 'the configuration of a tower')
     if not isinstance(data, dict):
         raise CheckpointError(f'{path}: expected an object')
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mivla_core.profile import RobotProfile
+from mivla_policy.core.familiar import Familiar
 from mivla_policy.core.instructions import instruction_tokens
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import CheckpointError, UnknownPolicy
 from mivla_policy.model.checkpoint import load_network
 from mivla_policy.model.direct import Direct
 from mivla_policy.model.mivla import Slots, pixels
+from mivla_policy.model.novelty import distances, read_familiar
 from mivla_policy.policies.robot import Robot, robots_of
 from mivla_policy.serve.port import Inference, PolicySpec, Query, take_parameters
 
@@ -77,15 +81,18 @@ class DirectPolicy:
     :param ensemble: decay of temporal ensembling; 0: every chunk as it is said. With it an answer
         depends on the robot's earlier ones.
     :param image_means: of the first robot: camera role -> mean training picture.
+    :param familiar: profile hash -> what it has seen, for robots of which that is known. It gives
+        one answer to an observation: the warning goes by the pictures alone.
     """
 
     def __init__(self, network: Direct, name: str, robots: Sequence[Robot], ensemble: float = 0.0,
-                 image_means: Optional[Mapping[str, NDArray[np.uint8]]] = None) -> None:
+                 image_means: Optional[Mapping[str, NDArray[np.uint8]]] = None,
+                 familiar: Optional[Mapping[str, Familiar]] = None) -> None:
         self._network, self._name, self._decay = network, name, ensemble
         self._robots = {robot.body.profile_hash: robot for robot in robots}
         self._specs = tuple(robot.spec(name, network.config) for robot in robots)
         self._ensembles: dict[tuple[str, str], Ensemble] = {}
-        self.image_means = dict(image_means or {})
+        self.image_means, self._familiar = dict(image_means or {}), dict(familiar or {})
 
     @property
     def specs(self) -> tuple[PolicySpec, ...]:
@@ -100,6 +107,7 @@ class DirectPolicy:
         robots = [self._robots[query.spec.profile_hash] for query in queries]
         ready = [query.spec.prepare(query.observation) for query in queries]
         seen = self._observation(robots, ready)
+        signs = {'distance': self._distances(robots, seen['images'])}
         encoded = time.perf_counter()
         with torch.no_grad():
             actions = self._network.predict(seen).numpy()
@@ -111,7 +119,17 @@ class DirectPolicy:
                     int(o.stamp_ns), query.spec.dt_ns, rows)
                 for query, o, rows in zip(queries, ready, chunks)]
         return Inference(chunks, {'encode': encoded - begin,
-                                  'predict': time.perf_counter() - encoded})
+                                  'predict': time.perf_counter() - encoded},
+                         novelty=signs['distance'], signs=signs)
+
+    def _distances(self, robots: Sequence[Robot], images: Tensor) -> list[float]:
+        """Return how far the pictures are from the demonstrations'; NaN where nothing is known."""
+        if not self._familiar:
+            return [math.nan] * len(robots)
+        with torch.no_grad():
+            tokens = self._network.encode_image(images)
+        return distances(self._familiar, [robot.body.profile_hash for robot in robots], tokens,
+                         len(self._network.config.cameras))
 
     def _observation(self, robots: Sequence[Robot],
                      ready: Sequence[Observation]) -> dict[str, Any]:
@@ -164,7 +182,7 @@ def direct_policy(kind: str, profiles: Sequence[RobotProfile],
     first = robots[0].body if robots else info.embodiments[0]
     seen = next((means[body.profile_hash] for body in info.embodiments
                  if body.profile_text == first.profile_text and body.profile_hash in means), {})
-    return DirectPolicy(network, name, robots, values['ensemble'], seen)
+    return DirectPolicy(network, name, robots, values['ensemble'], seen, read_familiar(path))
 
 
 def act_policy(profiles: Sequence[RobotProfile], parameters: Mapping[str, Any]) -> DirectPolicy:

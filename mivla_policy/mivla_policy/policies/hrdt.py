@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch import Tensor
 
 from mivla_core.profile import RobotProfile
+from mivla_core.small_file import read_yaml
 from mivla_policy.core.normalize import Normalizer, Statistics
 from mivla_policy.core.packing import SlotMap
+from mivla_policy.core.plain_data import from_mapping
 from mivla_policy.errors import CheckpointError, ConfigError, UnknownPolicy, WrongProfile
-from mivla_policy.model.checkpoint import Embodiment
-from mivla_policy.model.config import from_mapping
+from mivla_policy.model.embodiment import Embodiment
 from mivla_policy.model.engine import Engine
 from mivla_policy.model.hrdt import import_hrdt, infer_config, read_hrdt
 from mivla_policy.policies.mivla import (
@@ -155,14 +155,11 @@ def load_adapter(path: str | os.PathLike[str]) -> HrdtAdapter:
     :raises CheckpointError: absent, too large, not YAML, unknown or missing keys.
     """
     file = Path(path).expanduser()
+    data = read_yaml(file, MAX_ADAPTER_BYTES, CheckpointError, 'an H-RDT adapter')
     try:
-        if file.stat().st_size > MAX_ADAPTER_BYTES:
-            raise CheckpointError(f'{file}: larger than {MAX_ADAPTER_BYTES} bytes')
-        data = yaml.safe_load(file.read_text(encoding='utf-8'))
         return from_mapping(HrdtAdapter, data, str(file))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
-        reason = ' '.join(str(error).split())
-        raise CheckpointError(f'{file}: cannot be read as an H-RDT adapter: {reason}') from error
+    except ConfigError as error:
+        raise CheckpointError(f'{file}: cannot be read as an H-RDT adapter: {error}') from error
 
 
 def hrdt_policy(profiles: Sequence[RobotProfile], parameters: Mapping[str, Any]) -> MivlaPolicy:

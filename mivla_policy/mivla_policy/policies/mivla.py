@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,13 @@ from mivla_core.profile import RobotProfile
 from mivla_policy.core.familiar import Familiar
 from mivla_policy.core.instructions import InstructionCache, instruction_tokens
 from mivla_policy.core.language import canonical
+from mivla_policy.core.novelty import joined
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import ConfigError, UnknownPolicy
 from mivla_policy.model.checkpoint import load_checkpoint, read_info
-from mivla_policy.model.engine import Engine, EngineSettings, Sentence
+from mivla_policy.model.engine import Engine, EngineSettings, Memory, Sentence
 from mivla_policy.model.mivla import Slots, pixels
-from mivla_policy.model.novelty import embed, read_familiar
+from mivla_policy.model.novelty import disagreements, distances, read_familiar
 from mivla_policy.model.sampler import Guidance, PrefixPlan, RealTimeSettings, plan_prefix
 from mivla_policy.policies.direct import DIRECT_PARAMETERS, DirectPolicy, direct_policy
 from mivla_policy.policies.robot import Robot, robots_of
@@ -41,7 +41,8 @@ SMALL_MODEL_BYTES = 64 << 20
 # What every plug-in that runs a network here takes, with its default.
 ENGINE_PARAMETERS: Mapping[str, Any] = {
     'threads': 0, 'device': 'auto', 'dtype': 'auto', 'compile': 'off', 'steps': 0,
-    'guidance': 'exact', 'schedule': 'linear', 'cap': 5.0, 'vision': '', 'instructions': ''}
+    'guidance': 'exact', 'schedule': 'linear', 'cap': 5.0, 'vision': '', 'instructions': '',
+    'disagreement': False}
 
 
 class MivlaPolicy:
@@ -58,14 +59,22 @@ class MivlaPolicy:
     :param cache: of encoded instructions, for networks that read a language model's.
     :param image_means: of the first robot: camera role -> mean training picture.
     :param familiar: profile hash -> what it has seen, for robots of which that is known.
+    :param disagreement: draw more answers to each question and tell how far apart they are, for
+        the warning; the answer that is given stays the same.
     """
 
     def __init__(self, engine: Engine, name: str, robots: Sequence[Robot],
                  real_time: Optional[RealTimeSettings] = None, steps: int = 0,
                  towers: Optional[Towers] = None, cache: Optional[InstructionCache] = None,
                  image_means: Optional[Mapping[str, NDArray[np.uint8]]] = None,
-                 familiar: Optional[Mapping[str, Familiar]] = None) -> None:
-        """Raise ConfigError when the network sees features and there is nothing to make them."""
+                 familiar: Optional[Mapping[str, Familiar]] = None,
+                 disagreement: bool = False) -> None:
+        """
+        Raise ConfigError for what it cannot do.
+
+        That is: it sees features and there is nothing to make them, or disagreement is asked for
+        and nobody has measured what is usual.
+        """
         self.engine, self.image_means = engine, dict(image_means or {})
         self._real_time, self._steps = real_time or RealTimeSettings(), steps
         if (engine.config.vision.kind == 'keypoints') != (towers is None):
@@ -74,7 +83,11 @@ class MivlaPolicy:
                               "'dinov2+siglip', and only then")
         self._towers, self._cache, self._name = towers, cache, name
         self._sentences: dict[str, Sentence] = {}
-        self._familiar = dict(familiar or {})
+        self._familiar, self._disagreement = dict(familiar or {}), disagreement
+        if disagreement and not any(one.doubt > 0.0 for one in self._familiar.values()):
+            raise ConfigError(f'policy {name}: how far apart its answers usually are has not been '
+                              'measured; run "mivla policy calibrate" with episodes that it has '
+                              'not learned from, or leave the parameter disagreement off')
         self._robots = {robot.body.profile_hash: robot for robot in robots}
         self._specs = tuple(robot.spec(name, engine.config) for robot in robots)
         for spec in self._specs:
@@ -101,7 +114,8 @@ class MivlaPolicy:
             filled = [*queries, *[queries[-1]] * ((1 << count.bit_length()) - count)]
             answer = self.infer(filled)
             return Inference(answer.chunks[:count], answer.seconds, answer.notes[:count],
-                             answer.novelty[:count])
+                             answer.novelty[:count], {
+                                 sign: values[:count] for sign, values in answer.signs.items()})
         begin = time.perf_counter()
         robots = [self._robots[query.spec.profile_hash] for query in queries]
         ready = [query.spec.prepare(query.observation) for query in queries]
@@ -113,7 +127,9 @@ class MivlaPolicy:
         scene = self.engine.look(
             images, states, [self._sentence(o.instruction) for o in ready], slots, cameras)
         memory = self.engine.remember(scene)
-        novelty = self._novelty(robots, scene.image)
+        hashes = [robot.body.profile_hash for robot in robots]
+        signs = {'distance': distances(self._familiar, hashes, scene.image,
+                                       len(self.engine.config.cameras))}
         self._wait()
         encoded = time.perf_counter()
         # NumPy's generator per request: its answer does not depend on who else is in the batch.
@@ -129,21 +145,24 @@ class MivlaPolicy:
             memory, torch.from_numpy(noise), self._steps,
             self._guidance(robots, ready, queries, plans)).cpu().numpy()
         denoised = time.perf_counter()
+        seconds = {'encode': encoded - begin, 'denoise': denoised - encoded}
+        if self._disagreement:
+            signs['disagreement'] = self._doubts(robots, memory, [q.seed for q in queries])
+            seconds['disagreement'] = time.perf_counter() - denoised
         chunks = [robot.targets(observation, rows, self._name)
                   for robot, observation, rows in zip(robots, ready, actions)]
-        return Inference(chunks, {'encode': encoded - begin, 'denoise': denoised - encoded},
-                         [plan.note if plan else '' for plan in plans], novelty)
+        return Inference(chunks, seconds, [plan.note if plan else '' for plan in plans],
+                         [joined(*values) for values in zip(*signs.values())]
+                         if self._disagreement else signs['distance'], signs)
 
-    def _novelty(self, robots: Sequence[Robot], tokens: Tensor) -> list[float]:
-        """Return how unlike its demonstrations each observation is; NaN where nothing is known."""
-        out = [math.nan] * len(robots)
-        if self._familiar:
-            embeddings = embed(tokens, len(self.engine.config.cameras))
-            for row, robot in enumerate(robots):
-                known = self._familiar.get(robot.body.profile_hash)
-                if known is not None:
-                    out[row] = float(known.novelty(embeddings[row:row + 1])[0])
-        return out
+    def _doubts(self, robots: Sequence[Robot], memory: Memory,
+                seeds: Sequence[int]) -> list[float]:
+        """Return how far apart answers are, in parts of the limit; NaN where there is none."""
+        apart = disagreements(self.engine, memory, [robot.body.packed for robot in robots], seeds,
+                              self._steps)
+        known = [self._familiar.get(robot.body.profile_hash) for robot in robots]
+        return [float('nan') if one is None else float(value) / one.doubt
+                for one, value in zip(known, apart)]
 
     def _slots(self, robots: Sequence[Robot]) -> Slots:
         """Return the action spaces of a batch."""
@@ -226,6 +245,9 @@ def mivla_policy(profiles: Sequence[RobotProfile],
     path = Path(values['checkpoint']).expanduser()
     kind = read_info(path).model.kind
     if kind != 'mivla':
+        if values['disagreement']:
+            raise UnknownPolicy(f'policy {kind}: one observation has one answer, so there is no '
+                                'disagreement; its warning goes by the pictures alone')
         return direct_policy(kind, profiles, {name: value for name, value in parameters.items()
                                               if name in DIRECT_PARAMETERS})
     network, info, means = load_checkpoint(path)
@@ -273,6 +295,7 @@ def serve_options(plug_in: str, values: Mapping[str, Any], engine: Engine) -> di
     """
     Return the keywords of ``MivlaPolicy`` by a plug-in's parameters.
 
+    ``disagreement`` (a second sign for the warning, see ``core.novelty``),
     ``steps`` of the sampler (0: the network's), ``guidance``, ``schedule`` and ``cap`` of
     real-time chunking, ``vision`` (folder of the towers), ``instructions`` (folder of encoded
     instructions; '': the user's).
@@ -290,4 +313,5 @@ def serve_options(plug_in: str, values: Mapping[str, Any], engine: Engine) -> di
         towers = load_towers(Path(values['vision']).expanduser(), engine.config.vision,
                              engine.dtype, engine.device)
     return {'real_time': real_time, 'steps': values['steps'], 'towers': towers,
-            'cache': InstructionCache(values['instructions'] or None)}
+            'cache': InstructionCache(values['instructions'] or None),
+            'disagreement': values['disagreement']}

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mivla_core.profile import RobotProfile
 from mivla_policy.core.observation import Observation
 from mivla_policy.errors import PolicyError
-from mivla_policy.model.checkpoint import CheckpointInfo, Embodiment, embodiment_for
+from mivla_policy.model.checkpoint import CheckpointInfo, embodiment_for
 from mivla_policy.model.config import MiVLAConfig
+from mivla_policy.model.embodiment import Embodiment
 from mivla_policy.serve.port import PolicySpec
 
 __all__ = ['Robot', 'robots_of']

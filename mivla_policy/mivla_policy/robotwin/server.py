@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-import yaml
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from mivla_core.errors import MivlaError
+from mivla_core.small_file import read_yaml
 from mivla_policy.errors import ConfigError, ObservationError, PolicyError, WireError
 from mivla_policy.robotwin.wire import ANSWERS, MAX_FRAME, Frame, decode, encode
 from mivla_policy.robotwin.xpolicylab import Model
@@ -194,12 +194,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return what a deploy file says; raises ConfigError."""
-    try:
-        if path.stat().st_size > _MAX_CONFIG:
-            raise ConfigError(f'{path}: larger than {_MAX_CONFIG} bytes')
-        given = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise ConfigError(f'{path}: {" ".join(str(err).split())}') from err
+    given = read_yaml(path, _MAX_CONFIG, ConfigError, 'a deploy file')
     if not isinstance(given, dict):
         raise ConfigError(f'{path}: expected keys and values')
     return given

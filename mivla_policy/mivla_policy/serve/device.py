@@ -123,7 +123,7 @@ class Device:
             raise PolicyError(f'policy {queries[0].spec.name} answered {len(queries)} queries '
                               f'with chunks of shape {shapes}; expected {expected}')
         return Inference(chunks, inference.seconds, inference.notes or [''] * len(queries),
-                         inference.novelty or [math.nan] * len(queries))
+                         inference.novelty or [math.nan] * len(queries), inference.signs)
 
     def run(self, queries: Sequence[Query]) -> tuple[list[Outcome], Optional[int]]:
         """

@@ -101,12 +101,14 @@ class Inference:
         many ''.
     :param novelty: per query how unlike what the policy learned from the observation is, in parts
         of its warning threshold (above 1: unlike); NaN or empty where the policy does not say.
+    :param signs: what it was joined from, sign -> per query, for measurements.
     """
 
     chunks: Sequence[NDArray[np.float64]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     novelty: Sequence[float] = ()
+    signs: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Policy(Protocol):

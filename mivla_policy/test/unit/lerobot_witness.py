@@ -27,6 +27,7 @@ np.savez(
     timestamps=np.array([float(item['timestamp']) for item in items]),
     episode=np.array([int(item['episode_index']) for item in items]),
     tasks=np.array([item['task'] for item in items]),
+    intervention=np.stack([item['intervention'].numpy() for item in items]).reshape(-1),
     stats=np.array(json.dumps({key: {name: np.asarray(value).tolist()
                                      for name, value in one.items()}
                                for key, one in data.meta.stats.items()})),

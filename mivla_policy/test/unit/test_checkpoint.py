@@ -19,9 +19,7 @@ from mivla_policy.core.normalize import Normalizer
 from mivla_policy.errors import CheckpointError, ConfigError, WrongProfile
 from mivla_policy.model.checkpoint import (
     CheckpointInfo,
-    Embodiment,
     ImageMeans,
-    camera_places,
     check_profile,
     embodiment_for,
     load_checkpoint,
@@ -29,6 +27,7 @@ from mivla_policy.model.checkpoint import (
     save_checkpoint,
 )
 from mivla_policy.model.config import MiVLAConfig
+from mivla_policy.model.embodiment import Embodiment, camera_places
 from mivla_policy.model.mivla import MiVLA
 
 RNG = np.random.default_rng(0)

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mivla_core.images import decode_jpeg
-from mivla_policy.core.episode import Episode, FrameTrack
+from mivla_policy.core.episode import POLICY, TELEOP, Episode, FrameTrack
 from mivla_policy.errors import EpisodeError, FormatError
 from mivla_policy.formats import lerobot
 from mivla_policy.formats.export import Source
@@ -71,6 +73,77 @@ def test_what_was_written_is_read_back(tmp_path: Path, profile, episodes, settin
                 # The bright spot is in its place: another frame would differ by far more.
                 assert np.abs(a - b).mean() < 6.0
     assert not (tmp_path / 'set' / '.parts').exists()
+
+
+@pytest.fixture
+def corrected(episodes) -> list[Episode]:
+    """Return an episode that a policy commanded, with a correction, between demonstrations."""
+    sources = np.full(len(episodes[1].commands.stamps_ns), POLICY, dtype=np.uint8)
+    sources[40:80] = TELEOP
+    return [episodes[0], replace(episodes[1], sources=sources), episodes[2]]
+
+
+def test_where_a_person_took_over_is_marked_and_read_back(
+        tmp_path: Path, profile, corrected) -> None:
+    schema = own_schema(profile)
+    lerobot.write(Calls(corrected).sources(), tmp_path / 'set', schema, FPS)
+    wanted = [to_rows(episode, FPS, tuple(schema.cameras)) for episode in corrected]
+    assert 1 < wanted[1].interventions.sum() < len(wanted[1]) - 1
+    meta = tmp_path / 'set' / 'meta'
+    features = json.loads((meta / 'info.json').read_text())['features']
+    assert features['intervention'] == {'dtype': 'bool', 'shape': [1], 'names': None}
+    stats = json.loads((meta / 'stats.json').read_text())['intervention']
+    marks = np.concatenate([rows.interventions for rows in wanted])
+    assert stats['mean'] == pytest.approx([marks.mean()]) and stats['max'] == [1.0]
+    back = list(lerobot.read(tmp_path / 'set', schema, profile.joint_names))
+    assert np.array_equal(back[1].intervention, wanted[1].interventions)
+    assert set(back[1].sources) == {POLICY, TELEOP}
+    # What was demonstrated is no correction, nor a policy's.
+    assert back[0].sources is None and back[2].sources is None
+    # Exported again it is the same.
+    lerobot.write(Calls(back).sources(), tmp_path / 'again', schema, FPS)
+    (_, once_more, _) = lerobot.read(tmp_path / 'again', schema, profile.joint_names)
+    rows = to_rows(once_more, FPS, tuple(schema.cameras))
+    assert np.array_equal(rows.interventions, wanted[1].interventions)
+
+
+def test_demonstrations_alone_have_no_such_column(tmp_path: Path, profile, episodes) -> None:
+    teleop = [replace(e, sources=np.full(len(e.commands.stamps_ns), TELEOP)) for e in episodes]
+    lerobot.write(Calls(teleop).sources(), tmp_path / 'set', own_schema(profile), FPS)
+    info = json.loads((tmp_path / 'set' / 'meta' / 'info.json').read_text())
+    assert 'intervention' not in info['features']
+
+
+@pytest.mark.parametrize('values, message', [
+    (lambda marks: [[float(mark)] for mark in marks], ''),     # as a list of one, of others
+    (lambda marks: marks.astype(np.float32), ''),
+    (lambda marks: [[0.0, 1.0] for _ in marks], '2 numbers a row'),
+    (lambda marks: None, 'no column complementary_info.is_intervention')])
+def test_the_name_of_others_is_understood(tmp_path: Path, profile, corrected, values,
+                                          message) -> None:
+    schema, folder = own_schema(profile), tmp_path / 'set'
+    lerobot.write(Calls(corrected[1:2]).sources(), folder, schema, FPS)
+    name = 'complementary_info.is_intervention'
+    (data,) = (folder / 'data').rglob('*.parquet')
+    table = pq.read_table(data)
+    marks = table['intervention'].to_numpy(zero_copy_only=False)
+    table = table.drop_columns(['intervention'])
+    made = values(marks)
+    if made is not None:
+        table = table.append_column(name, pa.array(made))
+    pq.write_table(table, data)
+    info = folder / 'meta' / 'info.json'
+    told = json.loads(info.read_text())
+    told['features'][name] = {'dtype': 'float32', 'shape': [1], 'names': ['is_intervention']}
+    del told['features']['intervention']
+    info.write_text(json.dumps(told))
+    (folder / 'meta' / 'mivla.json').unlink()
+    if message:
+        with pytest.raises(FormatError, match=message):
+            list(lerobot.read(folder, schema, profile.joint_names))
+        return
+    (back,) = lerobot.read(folder, schema, profile.joint_names)
+    assert np.array_equal(back.intervention, marks)
 
 
 def test_an_interrupted_export_goes_on_and_makes_the_same_files(
@@ -170,7 +243,8 @@ def test_an_encoder_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_lerobot_itself_reads_it(tmp_path: Path, profile, episodes) -> None:
+def test_lerobot_itself_reads_it(tmp_path: Path, profile, corrected) -> None:
+    episodes = corrected
     if not WITNESS.is_file() or not list(WITNESS.parents[1].glob('lib/*/site-packages/datasets')):
         pytest.skip('no .venv-lerobot with LeRobot and its data sets; "make lerobot-env" makes it')
     schema, out = own_schema(profile), tmp_path / 'read.npz'
@@ -199,6 +273,8 @@ def test_lerobot_itself_reads_it(tmp_path: Path, profile, episodes) -> None:
             decode_jpeg(episode.cameras[role].frames[k]) for episode, rows in
             zip(episodes, wanted, strict=True) for k in rows.frames[role]]).transpose(0, 3, 1, 2)
         assert np.abs(pictures * 255 - truth).mean(axis=(1, 2, 3)).max() < 6.0
+    assert found['intervention'].dtype == bool and np.array_equal(
+        found['intervention'], np.concatenate([rows.interventions for rows in wanted]))
     stats = json.loads(str(found['stats']))
     assert np.allclose(stats['action']['mean'], actions.mean(axis=0), atol=1e-6)
     assert np.allclose(stats['observation.images.head']['mean'], [

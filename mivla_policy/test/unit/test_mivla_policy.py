@@ -17,13 +17,9 @@ from mivla_policy.core.instructions import Embedding, InstructionCache
 from mivla_policy.core.normalize import Normalizer
 from mivla_policy.core.observation import Observation, Prefix
 from mivla_policy.errors import ConfigError, InstructionError, UnknownPolicy, WrongProfile
-from mivla_policy.model.checkpoint import (
-    CheckpointInfo,
-    Embodiment,
-    load_checkpoint,
-    save_checkpoint,
-)
+from mivla_policy.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mivla_policy.model.config import LanguageConfig, MiVLAConfig, VisionConfig
+from mivla_policy.model.embodiment import Embodiment
 from mivla_policy.model.engine import Engine, EngineSettings
 from mivla_policy.model.mivla import MiVLA
 from mivla_policy.model.sampler import RealTimeSettings

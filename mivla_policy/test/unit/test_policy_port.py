@@ -22,13 +22,9 @@ from mivla_policy.errors import (
     UnknownPolicy,
     WrongProfile,
 )
-from mivla_policy.model.checkpoint import (
-    CheckpointInfo,
-    Embodiment,
-    load_checkpoint,
-    save_checkpoint,
-)
+from mivla_policy.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mivla_policy.model.config import MiVLAConfig
+from mivla_policy.model.embodiment import Embodiment
 from mivla_policy.model.engine import Engine
 from mivla_policy.model.mivla import MiVLA
 from mivla_policy.policies.constant_time import constant_time_policy

@@ -10,18 +10,20 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Optional, Protocol
 
 import numpy as np
 
 from mivla_core.errors import MivlaError
 from mivla_core.inverse import tip_angles
 from mivla_core.kinematics import Chain, rotation
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
+from mivla_core.robot_parts import Arm
 
 __all__ = [
-    'ExpertError', 'Hold', 'Path', 'SPEED', 'Segment', 'TipSolver', 'Trajectory', 'check_pose',
-    'gripper_closed', 'line', 'move', 'nearest_arm', 'plan_move', 'rng_of', 'start_pose']
+    'ExpertError', 'Hold', 'Path', 'SPEED', 'Segment', 'Solver', 'TipSolver', 'Trajectory',
+    'check_pose', 'end_of', 'gripper_closed', 'line', 'move', 'nearest_arm', 'plan_move',
+    'reached', 'rng_of', 'start_pose']
 
 # Cruising speed [rad/s] of an unhurried demonstrator, and the share of the profile's acceleration
 # that is used: the guard in front of the arm must have nothing to limit.
@@ -43,6 +45,18 @@ class Segment(Protocol):
 
     def state(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return position, velocity and acceleration (J,) at 0 <= t <= duration."""
+
+
+class Solver(Protocol):
+    """Inverse kinematics of one tip."""
+
+    def solve(self, position: np.ndarray, gripper: float) -> np.ndarray:
+        """Return the joint positions (J,) with the tip at (3,); raises ExpertError."""
+
+
+def end_of(segment: Segment) -> np.ndarray:
+    """Return where a segment ends (J,)."""
+    return segment.state(segment.duration)[0]
 
 
 def _minimum_jerk(u: float) -> tuple[float, float, float]:
@@ -153,7 +167,7 @@ def plan_move(
 
 
 def line(
-    profile: RobotProfile, solver: TipSolver, begin: np.ndarray, end: np.ndarray, gripper: float,
+    profile: RobotProfile, solver: Solver, begin: np.ndarray, end: np.ndarray, gripper: float,
     *, speed: float, tip_speed: float,
 ) -> Path:
     """
@@ -229,25 +243,31 @@ class TipSolver:
         """
         q = tip_angles(self._chain, self._turn.T @ (position - self._origin), self._rotation,
                        self._pose)
-        if q is None:
-            raise ExpertError(
-                f'no joint positions put the tip at {np.round(position, 3).tolist()} m; '
-                'it is out of reach'
-            )
         whole = self._whole.copy()
-        whole[self._joints] = q
+        whole[self._joints] = reached(self._profile, self._joints, q, position)
         whole[self._gripper] = gripper
-        mine = np.zeros(len(whole), dtype=bool)
-        mine[self._joints] = True
-        outside = mine & ((whole < _lower(self._profile)) | (whole > _upper(self._profile)))
-        if outside.any():
-            name = self._profile.joint_names[int(np.argmax(outside))]
-            raise ExpertError(
-                f'the tip at {np.round(position, 3).tolist()} m takes {name} to '
-                f'{whole[outside][0]:.3f}, outside its limits; it is out of reach'
-            )
-        self._pose = q
+        self._pose = whole[self._joints].copy()
         return whole
+
+
+def reached(profile: RobotProfile, joints: slice, q: Optional[np.ndarray],
+            position: np.ndarray) -> np.ndarray:
+    """
+    Return a solution of inverse kinematics if there is one within the limits.
+
+    :param joints: whose it is. :param q: their positions; None when none were found.
+    :param position: of the tip (3,), for the words.
+    :raises ExpertError: out of reach.
+    """
+    where = np.round(position, 3).tolist()
+    if q is None:
+        raise ExpertError(f'no joint positions put the tip at {where} m; it is out of reach')
+    outside = (q < _lower(profile)[joints]) | (q > _upper(profile)[joints])
+    if outside.any():
+        name = profile.joint_names[joints][int(np.argmax(outside))]
+        raise ExpertError(f'the tip at {where} m takes {name} to {q[outside][0]:.3f}, outside '
+                          'its limits; it is out of reach')
+    return q
 
 
 def _fit(shares: np.ndarray, points: np.ndarray) -> np.ndarray:

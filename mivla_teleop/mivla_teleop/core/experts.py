@@ -13,7 +13,8 @@ import numpy as np
 
 from mivla_core.profile import RobotProfile
 from mivla_teleop.core.click_bell_expert import Variation, plan_press
-from mivla_teleop.core.expert_motion import ExpertError, Trajectory
+from mivla_teleop.core.expert_motion import ExpertError, Trajectory, start_pose
+from mivla_teleop.core.gather_expert import GatherVariation, plan_gather, ready_pose
 from mivla_teleop.core.transfer_expert import (
     BOTTLE,
     UMBRELLA,
@@ -22,7 +23,7 @@ from mivla_teleop.core.transfer_expert import (
     plan_transfer,
 )
 
-__all__ = ['EXPERTS', 'plan_task']
+__all__ = ['EXPERTS', 'plan_task', 'task_start']
 
 Planner = Callable[[RobotProfile, np.ndarray, np.ndarray, int], Trajectory]
 
@@ -40,12 +41,33 @@ def _transfer(style: TransferStyle) -> Planner:
     return plan
 
 
+def _gather(profile: RobotProfile, start: np.ndarray, places: np.ndarray,
+            seed: int) -> Trajectory:
+    return plan_gather(profile, start, places, GatherVariation.draw(seed))
+
+
 # Task -> its planner and how many poses it is told.
 EXPERTS: dict[str, tuple[Planner, int]] = {
     'click_bell': (_click_bell, 1),
     'bottle_on_pad': (_transfer(BOTTLE), 2),
     'umbrella_rack': (_transfer(UMBRELLA), 2),
+    'gather_objects': (_gather, 3),
 }
+# Tasks that begin about a posture of the robot, not about its home pose.
+_FROM_POSTURE = ('gather_objects',)
+
+
+def task_start(task: str, profile: RobotProfile, here: np.ndarray, seed: int) -> np.ndarray:
+    """
+    Return the pose (J,) in which a demonstration or trial of a task begins.
+
+    :param here: pose (J,) of the posture that the robot has assumed; one without has no use of
+        it.
+    :param seed: of the scene.
+    """
+    if task in _FROM_POSTURE:
+        return ready_pose(profile, here, seed)
+    return start_pose(profile, seed)
 
 
 def plan_task(task: str, profile: RobotProfile, start: np.ndarray, places: np.ndarray,

@@ -17,8 +17,9 @@ import numpy as np
 
 from mivla_core.kinematics import Chain, rotation
 from mivla_core.poses import pose_of, yaw_turn
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
 from mivla_core.pursuit import Pursuit
+from mivla_core.robot_parts import Arm
 from mivla_teleop.core.gestures import Backlash, opening_of
 
 __all__ = ['HandsToRobot', 'HeadsetPoses', 'Roles', 'roles_of']

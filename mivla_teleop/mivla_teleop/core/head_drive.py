@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mivla_core.poses import yaw_turn
-from mivla_core.profile import Drive
+from mivla_core.robot_parts import Drive
 from mivla_teleop.core.headset_frames import yaw_of
 
 __all__ = ['HeadDrive', 'HeadDriveSettings', 'beyond']

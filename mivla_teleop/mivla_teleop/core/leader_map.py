@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mivla_core.errors import MivlaError
 from mivla_core.kinematics import Chain
-from mivla_core.profile import Arm, RobotProfile
+from mivla_core.profile import RobotProfile
 from mivla_core.pursuit import Pursuit
+from mivla_core.robot_parts import Arm
+from mivla_core.small_file import read_yaml
 
 __all__ = ['JointRule', 'LeaderMap', 'MapError', 'MapFile', 'load_map', 'make_map', 'usual_map']
 
@@ -78,13 +79,9 @@ def load_map(path: str) -> MapFile:
     :raises MapError: no such file, not YAML, an unknown key or a value that cannot be.
     """
     file = Path(path).expanduser()
+    data = read_yaml(file, MAX_BYTES, MapError, 'a leader map')
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise MapError(f'leader map {file}: larger than {MAX_BYTES} bytes')
-        data = yaml.safe_load(file.read_text(encoding='utf-8'))
         return MapFile.model_validate(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise MapError(f'leader map {file}: {" ".join(str(err).split())}') from err
     except ValidationError as err:
         first = err.errors()[0]
         where = '.'.join(str(step) for step in first['loc']) or 'the file'

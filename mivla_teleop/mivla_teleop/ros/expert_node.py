@@ -34,9 +34,9 @@ from mivla_core.ros.polled import PolledSubscription, stamp_of
 from mivla_core.ros.qos import NEWEST, stream
 from mivla_core.timing import NowNs, StampNs, monotonic_now
 from mivla_msgs.msg import JointCommand, SimState
-from mivla_teleop.core.expert_motion import ExpertError, plan_move, start_pose
+from mivla_teleop.core.expert_motion import ExpertError, plan_move
 from mivla_teleop.core.expert_player import ExpertPlayer, Plan
-from mivla_teleop.core.experts import plan_task
+from mivla_teleop.core.experts import plan_task, task_start
 
 __all__ = ['ExpertNode', 'ExpertParams', 'main']
 
@@ -153,8 +153,9 @@ class ExpertNode(ManagedNode):
 
     def _prepare(self) -> str:
         scene = self._fresh_scene()
-        goal = start_pose(self.profile, scene.seed)
-        return self._play(plan_move(self.profile, self._pose(), goal),
+        here = self._pose()
+        goal = task_start(scene.task, self.profile, here, scene.seed)
+        return self._play(plan_move(self.profile, here, goal),
                           f'start pose of seed {scene.seed}')
 
     def _perform(self) -> str:

@@ -264,6 +264,7 @@ class Task:
     :param loose: MJCF of bodies with a free joint.
     :param contact: MJCF of excluded and explicit pairs.
     :param judge: makes the judge of a world.
+    :param posture: that a robot with postures assumes before the task begins; '' for one without.
     """
 
     name: str
@@ -280,3 +281,4 @@ class Task:
     loose: str = ''
     contact: str = ''
     variants: tuple[str, ...] = ()
+    posture: str = ''

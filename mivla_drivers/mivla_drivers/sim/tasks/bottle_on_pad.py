@@ -6,6 +6,7 @@ import numpy as np
 
 from mivla_drivers.sim.tasks.base import Place, Scenario, Task, generator
 from mivla_drivers.sim.tasks.clutter import CLUTTER_XML, SURROUND, draw_clutter, no_clutter
+from mivla_drivers.sim.tasks.decoys import DECOYS, draw_decoys, no_decoys
 from mivla_drivers.sim.tasks.look import PLAIN, Rgb, draw_look, varied
 from mivla_drivers.sim.tasks.transfer import TransferRules, transfer_judge
 
@@ -19,8 +20,8 @@ PAD_X, PAD_Y = (0.34, 0.44), (0.07, 0.19)
 _UNSEEN = 0.035
 TABLE_DZ = (-0.03, 0.03)        # of 'hard'; the table of 'easy' is where the profile has it
 PAD_HALF = 0.065
-_DECOYS = ('decoy_0', 'decoy_1')
-_DECOY_APART = 0.10
+# Bottles of another colour, about and so far from all others [m].
+_DECOY_X, _DECOY_Y, _DECOY_APART = (0.30, 0.48), (-0.27, 0.27), 0.10
 
 _RADIUS = 0.020
 _BOTTLE: Rgb = (0.80, 0.16, 0.12)
@@ -75,7 +76,7 @@ def _table_xml() -> str:
         <geom name="{name}" type="cylinder" size="0.021" fromto="0 0 0 0 0 0.092" {SURROUND}/>
         <geom name="{name}_neck" type="cylinder" size="0.011" fromto="0 0 0.092 0 0 0.116"
           {SURROUND}/>
-      </body>''' for name in _DECOYS)
+      </body>''' for name in DECOYS)
     return f'''
       <body name="pad" pos="0.39 0.13 0">
         <geom name="pad" type="box" size="{PAD_HALF} {PAD_HALF} 0.0006" pos="0 0 0.0004"
@@ -101,26 +102,13 @@ def _outside(rng: np.random.Generator, x: tuple[float, float], y: tuple[float, f
     return spot[0], spot[1]
 
 
-def _decoys(rng: np.random.Generator, taken: list[tuple[float, float]]) -> list[Place]:
-    """Draw places for bottles of another colour, apart from all others."""
-    places: list[Place] = []
-    for name in _DECOYS:
-        while True:
-            spot = _spread(rng, (0.30, 0.48), (-0.27, 0.27))
-            if all(np.hypot(spot[0] - x, spot[1] - y) > _DECOY_APART for x, y in taken):
-                break
-        taken.append(spot)
-        places.append(Place(name, spot))
-    return places
-
-
 def _draw(seed: int, level: str) -> Scenario:
     place = generator('bottle_on_pad', seed, 0)
     bottle, pad = _spread(place, BOTTLE_X, BOTTLE_Y), _spread(place, PAD_X, PAD_Y)
     look, table_dz, (others, more) = PLAIN, 0.0, no_clutter()
     bottle_tint, pad_tint, shape = _BOTTLE, _PAD, 'bottle_hull'
-    tints: dict[str, Rgb] = {**dict(zip(_DECOYS, _DECOY_TINTS)), **dict(_NOVEL)}
-    decoys = [Place(name, None) for name in _DECOYS]
+    tints: dict[str, Rgb] = {**dict(zip(DECOYS, _DECOY_TINTS)), **dict(_NOVEL)}
+    decoys = no_decoys()
     if level == 'hard':
         look = draw_look(generator('bottle_on_pad', seed, 1))
         around = generator('bottle_on_pad', seed, 2)
@@ -135,10 +123,11 @@ def _draw(seed: int, level: str) -> Scenario:
         odd = generator('bottle_on_pad', seed, 3)
         shape, _ = _NOVEL[int(odd.integers(len(_NOVEL)))]
     elif level == 'distractor':
-        decoys = _decoys(generator('bottle_on_pad', seed, 3), [bottle, pad])
+        decoys = draw_decoys(generator('bottle_on_pad', seed, 3), _DECOY_X, _DECOY_Y,
+                             _DECOY_APART, (bottle, pad))
     tints.update({'pad': pad_tint, 'bottle_hull': bottle_tint, 'bottle_neck': bottle_tint})
     tints.update(more)
-    tints.update({f'{name}_neck': tint for name, tint in zip(_DECOYS, _DECOY_TINTS)})
+    tints.update({f'{name}_neck': tint for name, tint in zip(DECOYS, _DECOY_TINTS)})
     return Scenario('bottle_on_pad', seed, level, table_dz, look,
                     (Place('bottle', bottle), Place('pad', pad), *decoys, *others), tints,
                     _SHAPES[shape])
@@ -164,7 +153,7 @@ TASK = Task(
     draw=_draw,
     spots=_spots,
     judge=transfer_judge(RULES),
-    things=('bottle', *_DECOYS),
+    things=('bottle', *DECOYS),
     on_table=_table_xml(),
     loose=_bottle_xml(),
     variants=tuple(name for names_ in _SHAPES.values() for name in names_),

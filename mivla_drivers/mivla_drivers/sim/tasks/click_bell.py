@@ -10,6 +10,7 @@ from mivla_drivers.sim.bench import BELL
 from mivla_drivers.sim.lookup import names
 from mivla_drivers.sim.tasks.base import Place, Scenario, Task, TaskState, generator, thing_geoms
 from mivla_drivers.sim.tasks.clutter import SURROUND
+from mivla_drivers.sim.tasks.decoys import DECOYS, draw_decoys, no_decoys
 from mivla_drivers.sim.tasks.hands import Hands
 from mivla_drivers.sim.tasks.look import PLAIN, draw_look
 
@@ -22,8 +23,8 @@ TABLE_DZ = (-0.01, 0.01)
 # Reachable, and where no demonstration has one.
 _UNSEEN_X = (0.21, 0.46)
 _UNSEEN_Y = (0.140, 0.165)
-_DECOYS = ('decoy_0', 'decoy_1')
-_DECOY_APART = 0.11     # m between bells
+# Of other bells: where they stand, and how far from all others [m].
+_DECOY_Y, _DECOY_APART = (-0.22, 0.22), 0.11
 _OTHER = (0.28, 0.45, 0.72)
 
 # Success: button this deep [m], touched by a finger, tip this near to the button's top [m].
@@ -42,7 +43,7 @@ def _xml() -> str:
           material="bell_dome" {SURROUND}/>
         <geom type="cylinder" size="{BELL.BUTTON_RADIUS} 0.007" pos="0 0 0.046"
           material="bell_button" {SURROUND}/>
-      </body>''' for name in _DECOYS)
+      </body>''' for name in DECOYS)
     return f'''
       <body name="bell" pos="0.34 0 0">
         <geom name="bell_base" type="cylinder" size="{BELL.BASE_RADIUS} 0.005" pos="0 0 0.005"
@@ -74,19 +75,13 @@ def _draw(seed: int, level: str) -> Scenario:
     if level == 'unseen_pose':
         side = 1.0 if odd.uniform() < 0.5 else -1.0
         bell = (float(odd.uniform(*_UNSEEN_X)), side * float(odd.uniform(*_UNSEEN_Y)))
-    decoys: list[Place] = []
-    for name in _DECOYS:
-        spot = None
-        while level == 'distractor' and spot is None:
-            spot = (float(odd.uniform(*BELL_X)), float(odd.uniform(-0.22, 0.22)))
-            others = [bell, *(other.at for other in decoys if other.at is not None)]
-            if any(np.hypot(spot[0] - x, spot[1] - y) < _DECOY_APART for x, y in others):
-                spot = None
-        decoys.append(Place(name, spot))
+    decoys = no_decoys()
+    if level == 'distractor':
+        decoys = draw_decoys(odd, BELL_X, _DECOY_Y, _DECOY_APART, (bell,))
     novel = level == 'novel_object'
     return Scenario(
         'click_bell', seed, level, table_dz, look, (Place('bell', bell), *decoys),
-        {'bell_dome': look.bell, 'bell_box': _OTHER, **{name: _OTHER for name in _DECOYS}},
+        {'bell_dome': look.bell, 'bell_box': _OTHER, **{name: _OTHER for name in DECOYS}},
         ('bell_box',) if novel else ('bell_dome',))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Optional
+
 import numpy as np
 
 from mivla_drivers.sim.tasks.base import Place
@@ -29,15 +32,22 @@ CLUTTER_XML = ''.join(
 _X, _Y = (0.12, 0.50), (0.29, 0.40)
 _APART = 0.10
 
+Where = Callable[[np.random.Generator], tuple[float, float]]
 
-def draw_clutter(rng: np.random.Generator) -> tuple[tuple[Place, ...], dict[str, Rgb]]:
-    """Draw two to six things: where they stand, and their colours."""
+
+def draw_clutter(rng: np.random.Generator, where: Optional[Where] = None,
+                 ) -> tuple[tuple[Place, ...], dict[str, Rgb]]:
+    """
+    Draw two to six things: where they stand, and their colours.
+
+    :param where: draws a spot (x, y) out of the task's way; default: beside an arm's work area.
+    """
     count = int(rng.integers(2, len(_SHAPES) + 1))
     chosen = set(rng.permutation(len(_SHAPES))[:count].tolist())
     places: list[Place] = []
     tints: dict[str, Rgb] = {}
     for index in range(len(_SHAPES)):
-        spot = _free_spot(rng, places)
+        spot = _free_spot(rng, places, where or _beside)
         yaw, tint = float(rng.uniform(-np.pi, np.pi)), colour(rng, (0.2, 0.9), (0.3, 0.95))
         places.append(Place(f'clutter_{index}', spot if index in chosen else None, yaw))
         tints[f'clutter_{index}'] = tint
@@ -50,11 +60,15 @@ def no_clutter() -> tuple[tuple[Place, ...], dict[str, Rgb]]:
     return tuple(Place(name, None) for name in names), dict.fromkeys(names, (0.5, 0.5, 0.5))
 
 
-def _free_spot(rng: np.random.Generator, taken: list[Place]) -> tuple[float, float]:
+def _beside(rng: np.random.Generator) -> tuple[float, float]:
+    x = float(rng.uniform(*_X))
+    return x, float(rng.uniform(*_Y)) * (1.0 if rng.uniform() < 0.5 else -1.0)
+
+
+def _free_spot(rng: np.random.Generator, taken: list[Place], where: Where) -> tuple[float, float]:
     """Draw a spot apart from those taken; the last of ten tries is as good as can be had."""
     for _ in range(10):
-        x = float(rng.uniform(*_X))
-        spot = (x, float(rng.uniform(*_Y)) * (1.0 if rng.uniform() < 0.5 else -1.0))
+        spot = where(rng)
         if all(other.at is None or np.hypot(spot[0] - other.at[0], spot[1] - other.at[1]) > _APART
                for other in taken):
             break

@@ -6,6 +6,7 @@ import numpy as np
 
 from mivla_drivers.sim.tasks.base import Place, Scenario, Task, generator
 from mivla_drivers.sim.tasks.clutter import CLUTTER_XML, SURROUND, draw_clutter, no_clutter
+from mivla_drivers.sim.tasks.decoys import DECOYS, draw_decoys, no_decoys
 from mivla_drivers.sim.tasks.look import PLAIN, Rgb, draw_look, varied
 from mivla_drivers.sim.tasks.transfer import TransferRules, transfer_judge
 
@@ -28,9 +29,9 @@ _CANOPY: Rgb = (0.13, 0.45, 0.30)
 _FRAME: Rgb = (0.75, 0.62, 0.25)
 _NOVEL: tuple[tuple[str, Rgb], ...] = (
     ('umbrella_stick', (0.50, 0.34, 0.18)), ('umbrella_long', (0.72, 0.12, 0.30)))
-_DECOYS = ('decoy_0', 'decoy_1')
 _DECOY_TINTS: tuple[Rgb, ...] = ((0.20, 0.35, 0.70), (0.70, 0.40, 0.15))
-_DECOY_APART = 0.17
+# Umbrellas of another colour that lie about, so far from all others [m].
+_DECOY_X, _DECOY_Y, _DECOY_APART = (0.18, 0.48), (-0.36, 0.36), 0.17
 
 _GRIP = 'user="3 3" contype="3" conaffinity="3" condim="4" friction="1.2 0.02 0.001" priority="1"'
 _SEEN = 'contype="0" conaffinity="0" user="0 0"'
@@ -85,7 +86,7 @@ def _table_xml() -> str:
       <body name="{name}" pos="6 0 -3">
         <geom name="{name}" type="capsule" size="{_RADIUS}"
           fromto="-0.08 0 {_RADIUS} 0.05 0 {_RADIUS}" {SURROUND}/>
-      </body>''' for name in _DECOYS)
+      </body>''' for name in DECOYS)
     return f'''
       <body name="blocks" pos="0.34 -0.13 0">{blocks}</body>
       <body name="rack" pos="0.34 0.13 0">{_bar(-0.055)}{_bar(0.055)}
@@ -111,26 +112,13 @@ def _outwards(spot: tuple[float, float], rng: np.random.Generator) -> float:
     return float(np.arctan2(spot[1], spot[0]) + rng.uniform(-_TURN, _TURN))
 
 
-def _decoys(rng: np.random.Generator, taken: list[tuple[float, float]]) -> list[Place]:
-    """Draw places for umbrellas of another colour that lie about, apart from all others."""
-    places: list[Place] = []
-    for name in _DECOYS:
-        while True:
-            spot = (float(rng.uniform(0.18, 0.48)), float(rng.uniform(-0.36, 0.36)))
-            if all(np.hypot(spot[0] - x, spot[1] - y) > _DECOY_APART for x, y in taken):
-                break
-        taken.append(spot)
-        places.append(Place(name, spot, float(rng.uniform(-np.pi, np.pi))))
-    return places
-
-
 def _draw(seed: int, level: str) -> Scenario:
     place = generator('umbrella_rack', seed, 0)
     umbrella, rack = _spot(place, UMBRELLA_X, UMBRELLA_Y), _spot(place, RACK_X, RACK_Y)
     look, table_dz, (others, more) = PLAIN, 0.0, no_clutter()
     tint, frame, shape = _CANOPY, _FRAME, 'umbrella_canopy'
-    tints: dict[str, Rgb] = {**dict(zip(_DECOYS, _DECOY_TINTS)), **dict(_NOVEL)}
-    decoys = [Place(name, None) for name in _DECOYS]
+    tints: dict[str, Rgb] = {**dict(zip(DECOYS, _DECOY_TINTS)), **dict(_NOVEL)}
+    decoys = no_decoys()
     if level == 'hard':
         look = draw_look(generator('umbrella_rack', seed, 1))
         around = generator('umbrella_rack', seed, 2)
@@ -145,7 +133,8 @@ def _draw(seed: int, level: str) -> Scenario:
         odd = generator('umbrella_rack', seed, 3)
         shape, _ = _NOVEL[int(odd.integers(len(_NOVEL)))]
     elif level == 'distractor':
-        decoys = _decoys(generator('umbrella_rack', seed, 3), [umbrella, rack])
+        decoys = draw_decoys(generator('umbrella_rack', seed, 3), _DECOY_X, _DECOY_Y,
+                             _DECOY_APART, (umbrella, rack), turned=True)
     turned = _outwards(umbrella, place), _outwards(rack, place)
     tints.update({'umbrella_canopy': tint, 'rack_fore': frame, 'rack_aft': frame, **more})
     return Scenario(
@@ -176,7 +165,7 @@ TASK = Task(
     draw=_draw,
     spots=_spots,
     judge=transfer_judge(RULES),
-    things=('umbrella', 'rack', *_DECOYS),
+    things=('umbrella', 'rack', *DECOYS),
     on_table=_table_xml(),
     loose=_umbrella_xml(),
     variants=tuple(name for names_ in _SHAPES.values() for name in names_),

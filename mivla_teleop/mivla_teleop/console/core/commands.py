@@ -149,6 +149,7 @@ _FORMS: Mapping[str, _Form] = {
     'finish': _Form({'outcome': _one_of(*OUTCOMES)}, {'note': (_text(500), '')}),
     'undo': _Form(),
     'discard_last': _Form(),
+    'trial': _Form({'number': _whole(1, 2**53), 'answer': _text(500)}),
     'engage': _Form(),
     'pause': _Form(),
     # Streamed while something is held down; answered only when refused.

@@ -16,11 +16,13 @@ import numpy as np
 from mivla_core.profile import RobotProfile
 from mivla_core.timing import NowNs, StampNs, seconds, to_ns
 from mivla_teleop.console.core.streams import StreamMeter
+from mivla_teleop.console.core.trial import Slip
 
 __all__ = ['MOST_ROWS', 'RobotView', 'describe', 'plain', 'thin_chunk']
 
 MOST_ROWS = 32            # of a chunk that are sent to the page
 DRIVER_SILENT_NS = to_ns(2.5)     # driver/state comes once a second
+TRIAL_SILENT_NS = to_ns(4.0)      # so does a slip
 
 
 @dataclass
@@ -48,20 +50,50 @@ class RobotView:
     recorder: Optional[dict[str, Any]] = None
     scene: Optional[dict[str, Any]] = None
     teleop: Optional[dict[str, Any]] = None
+    slip: Optional[Slip] = None
+    slip_heard: Optional[NowNs] = None
+
+    def trial(self, now: NowNs) -> Optional[Slip]:
+        """Return what is asked of an operator who does trials; None where there are none."""
+        if self.slip is None or self.slip.over or self.slip_heard is None or (
+                now - self.slip_heard > TRIAL_SILENT_NS):
+            return None
+        return self.slip
 
     def snapshot(self, now: NowNs, stamp: StampNs) -> dict[str, Any]:
         """Return plain data for the page."""
         driver = self.driver
         if driver is not None and self.driver_heard is not None:
             driver = {**driver, 'silent': now - self.driver_heard > DRIVER_SILENT_NS}
+        trial = self.trial(now)
+        hidden = trial is not None and trial.hidden
         return {
             'driver': driver, 'measured': _numbers(self.measured),
             'applied': _numbers(self.applied), 'source': self.source,
-            'action_age': plain(self.action_age), 'pose': pose_of(self.profile, self.measured),
+            'action_age': None if hidden else plain(self.action_age),
+            'pose': pose_of(self.profile, self.measured),
             'streams': [meter.report(now, stamp) for meter in self.meters.values()],
-            'guard': self.guard, 'policy': self.policy, 'recorder': self.recorder,
-            'scene': self.scene, 'teleop': self.teleop,
+            'guard': self.guard,
+            'policy': _nameless(self.policy) if hidden else self.policy,
+            'recorder': self.recorder, 'scene': self.scene, 'teleop': self.teleop,
+            'trial': None if trial is None else trial.plain(),
         }
+
+
+def _nameless(policy: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+    """
+    Return what of a policy does not tell which it is, for an operator who is kept from knowing.
+
+    Times, counts and novelty differ between policies as much as names do. A warning stays: it is
+    there for the robot.
+    """
+    if policy is None:
+        return None
+    kept = {name: policy.get(name) for name in ('state', 'instruction', 'warning')}
+    name = str(policy.get('policy') or '')
+    detail = str(policy.get('detail') or '')
+    return {**{name: None for name in policy}, **kept, 'policy': '', 'hidden': True,
+            'detail': detail.replace(name, 'the policy') if name else detail}
 
 
 def describe(profile: RobotProfile) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from mivla_teleop.console.core.access import Access, read_token
 from mivla_teleop.console.core.commands import Request
 from mivla_teleop.console.core.desk import Desk
 from mivla_teleop.console.core.hotkeys import table
+from mivla_teleop.console.core.trial import TrialAnswers
 from mivla_teleop.console.core.view import describe, thin_chunk
 from mivla_teleop.console.errors import ConsoleError
 from mivla_teleop.console.ros.jog_topics import JogTopics
@@ -85,6 +86,7 @@ class ConsoleNode(ManagedNode):
         self._release: list[Callable[[], Any]] = []
         self._desks = {robot: Desk(task=self.params.task) for robot in self.robots}
         self._instructions = {robot: self.params.instruction for robot in self.robots}
+        self._answers = {robot: TrialAnswers() for robot in self.robots}
         self._numbers: dict[tuple[str, str], int] = {}
         self._server: Optional[WebServer] = None
         self._ended = threading.Event()
@@ -106,7 +108,7 @@ class ConsoleNode(ManagedNode):
         self._server = WebServer(params.host, params.port, access, self)
         self._shelf = Shelf(Path(params.bags))
         for robot, profile in self._profiles.items():
-            self._feeds[robot] = RobotFeed(self, profile)
+            self._feeds[robot] = RobotFeed(self, profile, self._answers[robot].settle)
             self._offers[robot] = RobotServices(self, robot)
             self._jogs[robot] = JogTopics(self, profile)
             self._release += [self._feeds[robot].close, self._offers[robot].close,
@@ -172,6 +174,8 @@ class ConsoleNode(ManagedNode):
             self._post_desk(robot)
             done(True, 'the instruction is stored with the next episode', {})
             return _nothing
+        if request.do == 'trial':
+            return self._answer(robot, request.values['number'], request.values['answer'], done)
 
         def answered(answer: Answer) -> None:
             if request.do in ('finish', 'undo', 'discard_last'):
@@ -183,6 +187,14 @@ class ConsoleNode(ManagedNode):
 
         return self._offers[robot].ask(request, self._desks[robot], self._instruction(robot),
                                          answered)
+
+    def _answer(self, robot: str, number: int, answer: str, done: Done) -> Callable[[], None]:
+        """Send a page's answer to who does trials; done when they say that they have taken it."""
+        answers = self._answers[robot]
+        sent = answers.ask(self._feeds[robot].view.trial(monotonic_now()), number, answer,
+                           lambda ok, message: done(ok, message, {}))
+        self._offers[robot].publish_answer(number, answer)
+        return partial(answers.forget, sent)
 
     def jog(self, request: Request) -> None:
         """Pass a deflection on to the jog node, which stops by itself when none comes."""
@@ -261,6 +273,9 @@ class ConsoleNode(ManagedNode):
             if chunk.code == ActionChunk.OK and chunk.robot.strip('/') in self._profiles:
                 newest[chunk.robot.strip('/')] = chunk
         for robot, chunk in newest.items():
+            trial = self._feeds[robot].view.trial(monotonic_now())
+            if trial is not None and trial.hidden:
+                continue      # its length and its manner would tell which policy it is
             names = self._profiles[robot].joint_names
             thin = thin_chunk(chunk.position, len(chunk.joint_names), chunk.dt,
                               StampNs.from_msg(chunk.header.stamp))

@@ -17,6 +17,7 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import String
 
 from mivla_core.profile import RobotProfile
 from mivla_core.ros.polled import PolledSubscription, stamp_of
@@ -32,7 +33,9 @@ from mivla_msgs.msg import (
     TeleopStatus,
 )
 from mivla_teleop.console.core.streams import StreamMeter
+from mivla_teleop.console.core.trial import DESK_TOPIC, Slip
 from mivla_teleop.console.core.view import RobotView, plain
+from mivla_teleop.console.errors import RequestError
 
 __all__ = ['DRIVER_STATES', 'Picture', 'RobotFeed', 'constants']
 
@@ -87,10 +90,13 @@ class RobotFeed:
     The subscriptions of one robot.
 
     ``poll`` belongs to one thread; what it fills, ``view``, is read by the same.
+
+    :param asked: called with every slip of trials, from the executor's thread.
     """
 
-    def __init__(self, node: Node, profile: RobotProfile) -> None:
-        self._node, self.profile = node, profile
+    def __init__(self, node: Node, profile: RobotProfile,
+                 asked: Callable[[Slip], None] = lambda slip: None) -> None:
+        self._node, self.profile, self._asked = node, profile, asked
         self.view = RobotView(profile)
         self.pictures: dict[str, Picture] = {}
         space, control = f'/{profile.name}', profile.rates.control
@@ -113,7 +119,8 @@ class RobotFeed:
                 (DriverState, 'driver/state', self._on_driver, LATCHED),
                 (PolicyStatus, 'policy/status', self._on_policy, LATCHED),
                 (RecorderStatus, 'recorder/status', self._on_recorder, LATCHED),
-                (TeleopStatus, 'teleop/status', self._on_teleop, LATCHED))]
+                (TeleopStatus, 'teleop/status', self._on_teleop, LATCHED),
+                (String, DESK_TOPIC, self._on_slip, LATCHED))]
 
     def _add(self, name: str, kind: Any, topic: str, nominal: float, rate: float) -> None:
         meter = self.view.meters[name] = StreamMeter(name, nominal)
@@ -199,6 +206,15 @@ class RobotFeed:
         self.view.teleop = {'method': message.method, 'phase': message.phase,
                             'detail': message.detail, 'gesture': message.gesture,
                             'gestures': list(message.gestures)}
+
+    def _on_slip(self, message: String) -> None:
+        try:
+            slip = Slip.from_text(message.data)
+        except RequestError as err:
+            self._node.get_logger().warning(f'{self.profile.name}/{DESK_TOPIC}: {err}')
+            return
+        self.view.slip, self.view.slip_heard = slip, monotonic_now()
+        self._asked(slip)
 
 
 def _guard(message: GuardStatus) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mivla_core.ros.qos import COMMAND
@@ -31,6 +32,7 @@ from mivla_msgs.srv import (
 )
 from mivla_teleop.console.core.commands import Request
 from mivla_teleop.console.core.desk import Desk
+from mivla_teleop.console.core.trial import ANSWER_TOPIC, answer_text
 from mivla_teleop.console.errors import ConsoleError
 
 __all__ = ['Answer', 'RobotServices', 'TIMEOUTS']
@@ -68,7 +70,7 @@ class Answer:
 
 class RobotServices:
     """
-    Clients of one robot's services, and its stop topic.
+    Clients of one robot's services, its stop topic, and answers to who does trials.
 
     :param robot: its namespace.
     """
@@ -76,12 +78,14 @@ class RobotServices:
     def __init__(self, node: Node, robot: str) -> None:
         self._node, self._robot = node, robot
         self._stop = node.create_publisher(Stop, f'/{robot}/stop', COMMAND)
+        self._answer = node.create_publisher(String, f'/{robot}/{ANSWER_TOPIC}', COMMAND)
         self._clients = {do: node.create_client(kind, f'/{robot}/{name}')
                          for do, (kind, name) in _KINDS.items()}
 
     def close(self) -> None:
         """Remove everything from the node."""
         self._node.destroy_publisher(self._stop)
+        self._node.destroy_publisher(self._answer)
         for client in self._clients.values():
             self._node.destroy_client(client)
 
@@ -90,6 +94,10 @@ class RobotServices:
         message = Stop(source='console', reason=reason)
         StampNs.wall().fill(message.header.stamp)
         self._stop.publish(message)
+
+    def publish_answer(self, number: int, answer: str) -> None:
+        """Publish the answer to a question of trials; from any thread."""
+        self._answer.publish(String(data=answer_text(number, answer)))
 
     def ask(self, request: Request, desk: Desk, instruction: str,
             done: Callable[[Answer], None]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ import {Plot} from './plot.js';
 import * as sound from './sound.js';
 import {buildJoints, drawEpisodes, drawGauges, drawJoints, drawPolicy, drawRecorder, drawState,
         drawStreams, drawTeleop, gaugesOf} from './show.js';
+import {Trial} from './trial.js';
 
 const OLD = 1500;            // ms without news after which the page says so
 const HOLD_PERIOD = 100;     // ms between two words of a held enable
@@ -21,6 +22,8 @@ const keys = new Keys(action => ACTIONS[action](),
 const link = new Link({state: onLink, text: onText, picture: onPicture});
 const jog = new Jog(fields => link.stream(name(), 'jog', fields), () => stop(),
                     () => ACTIONS.step());
+
+const trial = new Trial(fields => ask('trial', fields));
 
 function robot() { return page.robots[page.chosen]; }
 function name() { return robot()?.name ?? ''; }
@@ -151,6 +154,7 @@ function draw() {
   if (!now.policy) enable(by('mode-policy'), false);
   drawPolicy(now.policy);
   drawTeleop(now.teleop);
+  trial.draw(now.trial ?? null);
   drawRecorder(now.recorder, page.desks[name()], page.episodes[name()],
                now.driver?.mode === 'policy');
   drawJoints(robot(), now, page.joint);
@@ -306,10 +310,20 @@ function release() {
   link.stream(name(), 'hold', {on: false});
 }
 
+// While trials go on, whoever carries them out starts and ends the episodes.
+function recording(act, key = '') {
+  return () => {
+    if (trial.now === null) return act();
+    return trial.takes(key) ? trial.answer(key) : undefined;
+  };
+}
+
 const ACTIONS = {
-  stop, start, step: () => state()?.recorder?.state === 'recording' ? finish('success') : start(),
-  success: () => finish('success'), failure: () => finish('failure'),
-  discard: () => finish('discard'), undo, home: () => ask('pose', {pose: 'home'}),
+  stop, start: recording(start),
+  step: recording(() => state()?.recorder?.state === 'recording' ? finish('success') : start()),
+  success: recording(() => finish('success'), 's'),
+  failure: recording(() => finish('failure'), 'f'),
+  discard: recording(() => finish('discard')), undo: recording(undo), home: () => ask('pose', {pose: 'home'}),
   idle: () => mode('idle'), teleop: () => mode('teleop'), policy: () => mode('policy'),
 };
 
@@ -393,7 +407,7 @@ for (const kind of ['pointerup', 'pointercancel', 'lostpointercapture', 'blur'])
   by('mode-policy').addEventListener(kind, release);
 window.addEventListener('blur', release);
 window.addEventListener('pagehide', release);
-click('start', start);
+click('start', ACTIONS.start);
 click('success', ACTIONS.success);
 click('failure', ACTIONS.failure);
 click('discard', ACTIONS.discard);

@@ -44,7 +44,8 @@ export function drawState(state) {
 }
 
 export function drawPolicy(policy) {
-  text(by('policy-line'), !policy ? '' : [`Policy ${policy.state}`, policy.policy,
+  text(by('policy-line'), !policy ? '' : policy.hidden ? [`Policy ${policy.state}, not told which`,
+       policy.detail].filter(Boolean).join(' · ') : [`Policy ${policy.state}`, policy.policy,
        `${policy.chunks} chunks`, policy.starved ? `starved ${policy.starved}` : '',
        policy.detail].filter(Boolean).join(' · '));
   const warning = by('policy-warning');
