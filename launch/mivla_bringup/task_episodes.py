@@ -71,15 +71,15 @@ def bring_up(rig: Rig, say: Callable[[str], None], timeout: float = 60.0) -> Non
 
 
 def place(rig: Rig, task: str, seed: int, level: str) -> None:
-    """Bring the robot home and place the scene of a seed; one with postures then frees an arm."""
+    """Bring the robot home, or into the task's posture from there, and place a seed's scene."""
     rig.client.set_mode('idle')
     rig.client.home()
+    if posture := task_of(task).posture:
+        rig.client.set_posture(posture)
     before = rig.newest('sim/state').episode
     rig.client.reset_scene(task, seed, level)
     rig.wait('sim/state', lambda m: m.episode > before and m.seed == seed, 5.0,
              f'the scene of seed {seed}')
-    if posture := task_of(task).posture:
-        rig.client.set_posture(posture)
 
 
 def prepare(rig: Rig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -161,9 +161,15 @@ def result_of(request: Request, journal: Journal) -> Result:
             simulated / max(1e-9, sum(row.wall_s for row in timed)), 'x')
     notes.append(_software(cells))
     raw = {'episodes': [asdict(row) for cell in cells for row in cell.rows],
-           'policies': [asdict(policy) for policy in request.policies],
+           'policies': [_published(policy) for policy in request.policies],
            'comparisons': {k: asdict(v) for k, v in comparisons_of(request, cells).items()}}
     return Result(f'evaluate {request.task}', len(main), metrics, series, raw, notes)
+
+
+def _published(policy: PolicyRef) -> dict[str, object]:
+    """Return a policy without where it lay on this machine: its digest says which it was."""
+    folder = {} if policy.checkpoint is None else {'checkpoint': policy.checkpoint.name}
+    return asdict(replace(policy, parameters={**policy.parameters, **folder}))
 
 
 def _realtime_aims(cells: Sequence[Cell], metrics: dict[str, Metric], several: bool) -> None:

@@ -41,6 +41,16 @@ def row(job, success, score=None, **more):
                cpu_s=0.1, revision='r1', **more)
 
 
+def test_what_is_published_does_not_say_where_a_checkpoint_lay(tmp_path):
+    ref = replace(FIRST, parameters={'checkpoint': str(tmp_path / 'bell'), 'seed': 3})
+    asked = request(episodes=1, policies=(ref,))
+    with Journal(tmp_path / 'episodes.jsonl') as journal:
+        journal.add(row(jobs_of(asked, 'hash', {'a': ()})[0], True))
+        (published,) = result_of(asked, journal).raw['policies']
+    assert published['parameters'] == {'checkpoint': 'bell', 'seed': 3}
+    assert published['digest'] == ref.digest
+
+
 def test_other_scenes_can_be_asked_for_but_none_that_was_trained_on():
     asked = Request((FIRST,), 'piper', 'click_bell', ('easy',), 3, 0, 1.0, 290_000)
     assert [job.seed for job in jobs_of(asked, 'hash', {'a': ()})] == [290_000, 290_001, 290_002]

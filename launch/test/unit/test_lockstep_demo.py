@@ -23,8 +23,10 @@ SLOW = {'locoman': ('hard',)}
 @pytest.fixture(scope='module', params=sorted(TASKS))
 def rig(request: pytest.FixtureRequest) -> Iterator[LockstepRig]:
     profile = load_profile(task_of(request.param).robots[0])
-    made = LockstepRig(profile, {camera.role: SIZE for camera in profile.cameras},
-                       Disturbance(0.03), request.param)
+    # How much a robot on legs can be disturbed and still do its task was not measured yet.
+    noise = Disturbance() if profile.name in SLOW else Disturbance(0.03)
+    made = LockstepRig(profile, {camera.role: SIZE for camera in profile.cameras}, noise,
+                       request.param)
     yield made
     made.close()
 

@@ -138,10 +138,12 @@ def test_a_leg_that_carries_is_not_disturbed() -> None:
     plant = runtime.plant
     plant.set_motors([10] * 12, plant.state().position, *([0.0] * 12 for _ in range(2)),
                      [60.0] * 12, [2.0] * 12)
+    plant.disturb(np.zeros(6))
     before = plant.data.ctrl.copy()
+    plant.data.sensordata[10] = 30.0        # N: the foot stands
     plant.disturb(np.full(6, 0.1))
     np.testing.assert_array_equal(plant.data.ctrl[:12], before[:12])
-    plant.data.sensordata[10] = 0.0         # as if the foot were in the air
+    plant.data.sensordata[10] = 0.0         # it is in the air
     plant.disturb(np.full(6, 0.1))
     np.testing.assert_allclose(plant.data.ctrl[:3] - before[:3], 6.0)
     np.testing.assert_array_equal(plant.data.ctrl[3:12], before[3:12])

@@ -75,6 +75,11 @@ DRAWN = {
     ('umbrella_rack', 'novel_object'): '816be50bca0db5e0',
     ('umbrella_rack', 'unseen_pose'): 'd2b2fa371912cfea',
     ('umbrella_rack', 'distractor'): 'd70374600907395c',
+    ('gather_objects', 'easy'): '88165505f9003baa',
+    ('gather_objects', 'hard'): 'c2e98271af82e327',
+    ('gather_objects', 'novel_object'): 'be4436e437c0e75f',
+    ('gather_objects', 'unseen_pose'): '3a175028f02e316d',
+    ('gather_objects', 'distractor'): '908812a6eca09c94',
 }
 
 

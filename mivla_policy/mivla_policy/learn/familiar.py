@@ -23,15 +23,16 @@ from mivla_policy.learn.objective import Towers
 from mivla_policy.model.checkpoint import embodiment_for, load_network
 from mivla_policy.model.config import MiVLAConfig
 from mivla_policy.model.direct import Direct
-from mivla_policy.model.engine import Engine, Sentence
+from mivla_policy.model.engine import Engine, EngineSettings, Sentence
 from mivla_policy.model.mivla import MiVLA, Slots, pixels
 from mivla_policy.model.novelty import disagreements, embed, read_familiar, save_familiar
 
 __all__ = ['calibrate', 'doubt_of', 'familiar_of']
 
 AT_ONCE = 64
-# Held-out observations below which a quantile of them says nothing.
-FEWEST = 50
+# Held-out observations below which a quantile of them says nothing, and beyond which it hardly
+# moves: a large network takes seconds for each.
+FEWEST, ENOUGH = 50, 400
 
 
 @torch.no_grad()
@@ -52,7 +53,8 @@ def familiar_of(network: nn.Module, data: TrainingSet, towers: Towers | None = N
 
 @torch.no_grad()
 def doubt_of(network: nn.Module, normalizer: Normalizer, data: TrainingSet,
-             rows: NDArray[np.int64], towers: Towers | None = None) -> float | None:
+             rows: NDArray[np.int64], towers: Towers | None = None,
+             device: str = 'cpu') -> float | None:
     """
     Return the disagreement of a network's answers that unseen demonstrations keep below.
 
@@ -60,12 +62,17 @@ def doubt_of(network: nn.Module, normalizer: Normalizer, data: TrainingSet,
 
     :param network: trained, on the processor.
     :param rows: of demonstrations that it has not learned from.
+    :param device: where the answers are drawn.
     :return: a quantile of them (``core.familiar.BELOW``); None where the network gives one answer
         alone, or for too few rows.
     """
     if not isinstance(network, MiVLA) or len(rows) < FEWEST:
         return None
-    config, packed, engine = network.config, data.packed, Engine(network)
+    rows = rows[np.linspace(0, len(rows) - 1, min(ENOUGH, len(rows))).astype(int)]
+    # In the precision in which it is served there.
+    dtype = 'float32' if torch.device(device).type == 'cpu' else 'bfloat16'
+    config, packed = network.config, data.packed
+    engine = Engine(network, EngineSettings(device=device, dtype=dtype))
     words, mask = instruction_tokens(config.language, data.instructions)
     said = [Sentence(text, torch.from_numpy(words[k][mask[k]]))
             for k, text in enumerate(data.instructions)]
@@ -112,7 +119,8 @@ def calibrate(checkpoint: Path, profile: RobotProfile, episodes: Sequence[Episod
     # In parts of the old limit: the quantile of these is what the limit grows or shrinks by.
     apart = before.novelty(_embeddings(network, data, rows, towers))
     made = replace(before, limit=before.limit * float(np.quantile(apart, BELOW)))
-    doubt = doubt_of(network, body.normalizer, data, rows, towers)
+    doubt = doubt_of(network, body.normalizer, data, rows, towers,
+                     'cuda' if torch.cuda.is_available() else 'cpu')
     made = made if doubt is None else replace(made, doubt=doubt)
     save_familiar(checkpoint, {**known, body.profile_hash: made})
     return made

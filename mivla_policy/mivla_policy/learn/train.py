@@ -140,7 +140,8 @@ def finetune(episodes: Sequence[Episode], profile: RobotProfile, preset: Preset,
         known = familiar_of(result.network, data, towers)
         if known is not None:
             doubt = doubt_of(result.network, result.normalizer, data,
-                             _split(data, recipe.holdout_episodes)[1], towers)
+                             _split(data, recipe.holdout_episodes)[1], towers,
+                             str(Devices().device))
             save_familiar(out_dir, {profile.hash: known if doubt is None else replace(
                 known, doubt=doubt)})
         write_curve(out_dir, Running(result.losses, result.holdout, result.seconds,

@@ -45,7 +45,7 @@ def test_more_of_the_same_is_familiar_and_something_else_is_not(
         familiar: tuple[Familiar, np.random.Generator]) -> None:
     known, rng = familiar
     same = known.novelty(cloud(rng, 400))
-    assert 0.1 < (same > 1.0).mean() < 0.3
+    assert 0.03 < (same > 1.0).mean() < 0.2
     other = known.novelty(cloud(rng, 100) + rng.normal(scale=1.5, size=(100, 12)))
     assert (other > 1.0).mean() > 0.9
 
@@ -147,7 +147,7 @@ def test_unseen_demonstrations_keep_below_the_threshold_of_disagreement(
     policy = mivla_policy([profile], {'checkpoint': str(trained), 'threads': 1,
                                       'disagreement': True})
     usual = ask(policy, profile, *(spot(toy_episode, k) for k in range(20, 60)))
-    assert 0.02 < np.mean(np.array(usual.signs['disagreement']) > 1.0) < 0.5
+    assert np.mean(np.array(usual.signs['disagreement']) > 1.0) < 0.4
 
 
 def test_what_nobody_has_measured_cannot_be_asked_for(
@@ -174,7 +174,7 @@ def test_thresholds_are_set_anew_by_unseen_episodes(
     policy = mivla_policy([profile], {'checkpoint': str(path), 'disagreement': True})
     told = [ask(policy, profile, spot(toy_episode, k)) for k in range(30, 40)]
     above = np.mean([one.signs['distance'][0] > 1.0 for one in told])
-    assert above == pytest.approx(0.2, abs=0.1), 'four of five are below'
+    assert above == pytest.approx(0.1, abs=0.1), 'nine of ten are below'
     with pytest.raises(EpisodeError, match='toy 3: the policy has learned from this episode'):
         calibrate(path, profile, [toy_episode(3)])
     with pytest.raises(EpisodeError, match='too few'):

@@ -82,7 +82,7 @@ def test_a_schema_undoes_itself(order: list[str], offset: float, seed: int, scal
     ('columns: [{joint: j}, {joint: j, name: k}]\ncameras: {}', 'joint j occurs more than once'),
     ('columns: [{joint: j, scale: 0}]\ncameras: {}', 'scale other than 0'),
     ('columns: [{joint: j}]\ncameras: {}\nmissing: {x: yes}', 'True: expected a number'),
-    ('columns: [\n', 'schema.yaml: while parsing'),
+    ('columns: [\n', 'schema.yaml: cannot be read as a schema: while parsing'),
 ])
 def test_a_wrong_schema_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / 'schema.yaml').write_text(text)

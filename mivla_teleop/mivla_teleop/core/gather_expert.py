@@ -11,6 +11,7 @@ the frame that the trunk has in nominal stance.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -34,20 +35,21 @@ from mivla_teleop.core.expert_motion import (
 __all__ = ['ARM', 'GatherVariation', 'HandSolver', 'plan_gather', 'ready_pose']
 
 ARM = 'right'
-REACH_SPEED = 0.10      # of the tool, mean, m/s
-CARRY_SPEED = 0.70      # of joints, rad/s
-DWELL = 0.25            # after closing and opening
+REACH_SPEED, CARRY_SPEED = 0.10, 0.15       # of the tool, mean, m/s
+# A gripper follows its goal by a fifth of a radian at most, and so takes up to a second to close.
+CLOSING, DWELL = 0.8, 0.3
 
-# Of the gripper: how far the fingers lean out from straight down, and to the right of straight
-# ahead at the blocks, which stand there.
-_TILT, _HEADING = 0.90, -0.15
-_OPENED, _SQUEEZE = 1.10, 0.10      # rad; a block stops the jaw at about 0.45
+# Of the gripper, throughout: how far the fingers lean out from straight down, and to the right of
+# straight ahead.
+_TILT, _HEADING = 0.90, -0.10
+_OPENED, _SQUEEZE = 1.10, 0.10      # rad; a block stops the jaw at about 0.23
 # From the tool's axis to that of a block, towards the jaw that moves: the other one is fixed.
 _ASIDE = 0.0155
 _GRASP, _BEYOND = 0.032, 0.002      # over the block's foot, and past its axis along the fingers
-_BACK, _LIFT, _RELEASE, _OFF = 0.055, 0.032, 0.004, 0.007
-# Where in the tray: the first block behind, the next ones in front of it.
-_ROWS = (0.022, -0.022)
+_BACK, _LIFT, _RELEASE, _OFF = 0.055, 0.032, 0.004, 0.011
+# Where in the tray: the near block in front, the far one behind it; so neither is carried over
+# the other.
+_ROWS = (-0.028, 0.028)
 # A pose of the arm before the stand, from which the solver finds all others.
 _BEFORE = (-0.12, 0.90, -2.00, 0.10, 0.0, -1.57)
 _VARIED = slice(3, 6)               # of an arm's joints, at the start: those that carry nothing
@@ -155,51 +157,37 @@ def plan_gather(profile: RobotProfile, start: np.ndarray, places: np.ndarray,
     :raises ExpertError: out of reach, or ``start`` is no valid pose.
     """
     check_pose(profile, start, 'start')
-    here, segments = np.asarray(start, float), list[Segment]()
-    last = len(places) - 2
-    for number, row in zip(range(last + 1), _ROWS, strict=True):
-        into = places[-1, :3] + (row, 0.0, 0.0)
-        parts = _transfer(profile, here, places[number, :3], into, variation, number < last)
-        segments += parts
-        here = end_of(parts[-1])
-    return Trajectory(segments)
-
-
-def _transfer(profile: RobotProfile, start: np.ndarray, block: np.ndarray, into: np.ndarray,
-              variation: GatherVariation, onwards: bool) -> list[Segment]:
-    """
-    Plan how one block is taken and laid down.
-
-    :param into: where its foot goes (3,).
-    :param onwards: the hand goes up afterwards.
-    """
     tilt, speed = _TILT + variation.tilt, SPEED * variation.speed
+    hand = HandSolver(profile, np.asarray(start, float), tilt, _HEADING)
     reach, carry = REACH_SPEED * variation.speed, CARRY_SPEED * variation.speed
-    there, over_tray = (HandSolver(profile, start, tilt, heading) for heading in (_HEADING, 0.0))
     along, high = _BEYOND + variation.grasp[0], _GRASP + variation.grasp[1]
+    grip = np.array([0.0, 0.0, high]) + along * hand.fingers - _ASIDE * hand.opens
     up = np.array([0.0, 0.0, _LIFT + variation.lift])
-    pick = block + (0.0, 0.0, high) + along * there.fingers - _ASIDE * there.opens
-    put = (into + (*variation.put, high + _RELEASE) + along * over_tray.fingers
-           - _ASIDE * over_tray.opens)
-    approach = line(profile, there, pick - (_BACK + variation.back) * there.fingers, pick,
-                    _OPENED, speed=speed, tip_speed=reach)
-    lift = line(profile, there, pick, pick + up, _SQUEEZE, speed=speed, tip_speed=reach)
-    lower = line(profile, over_tray, put + up, put, _SQUEEZE, speed=speed, tip_speed=reach)
-    held = lift.state(0.0)[0]
-    # One jaw stays where it is: the hand moves it off the block.
-    off = put - _OFF * over_tray.opens
-    free = over_tray.solve(off, _OPENED)
-    segments: list[Segment] = [
-        move(profile, start, approach.state(0.0)[0], speed),
-        approach,
-        move(profile, end_of(approach), held, speed),
-        Hold(held, DWELL),
-        lift,
-        move(profile, end_of(lift), lower.state(0.0)[0], carry),
-        lower,
-        move(profile, end_of(lower), free, speed),
-        Hold(free, DWELL)]
-    if onwards:
-        segments.append(line(profile, over_tray, off, off + up, _OPENED, speed=speed,
-                             tip_speed=reach))
-    return segments
+    segments = list[Segment]()
+    left: Optional[np.ndarray] = None       # where the hand went up from the last block
+    for block, row in zip(places[:-1, :3], _ROWS, strict=True):
+        pick = block + grip
+        put = places[-1, :3] + grip + (row + variation.put[0], variation.put[1], _RELEASE)
+        # One jaw stays where it is: the hand moves it off the block.
+        off = put - _OFF * hand.opens
+        begin = pick - (_BACK + variation.back) * hand.fingers
+
+        def leg(a: np.ndarray, b: np.ndarray, gripper: float, tip_speed: float) -> Segment:
+            return line(profile, hand, a, b, gripper, speed=speed, tip_speed=tip_speed)
+
+        if left is None:
+            segments.append(move(profile, np.asarray(start, float),
+                                 hand.solve(begin, _OPENED), speed))
+        else:
+            segments += [leg(left, left + up, _OPENED, reach),
+                         leg(left + up, begin, _OPENED, carry)]
+        approach = leg(begin, pick, _OPENED, reach)
+        lift = leg(pick, pick + up, _SQUEEZE, reach)
+        lower = leg(put + up, put, _SQUEEZE, reach)
+        held, free = lift.state(0.0)[0], hand.solve(off, _OPENED)
+        # Straight over what stands there: between two poses, the joints' own way dips by 2 cm.
+        segments += [approach, move(profile, end_of(approach), held, speed), Hold(held, CLOSING),
+                     lift, leg(pick + up, put + up, _SQUEEZE, carry), lower,
+                     move(profile, end_of(lower), free, speed), Hold(free, DWELL)]
+        left = off
+    return Trajectory(segments)

@@ -62,6 +62,14 @@ def test_a_page_is_told_when_somebody_else_was_faster():
     assert [ok for ok, _ in told] == [False, False] and 'faster: f' in told[0][1]
 
 
+def test_of_two_pages_both_are_told():
+    answers, told = TrialAnswers(), {}
+    for answer in 'sf':
+        answers.ask(SLIP, 7, answer, lambda ok, _, answer=answer: told.update({answer: ok}))
+    answers.settle(replace(SLIP, answered=7, answer='f'))
+    assert told == {'s': False, 'f': True}
+
+
 def test_what_is_not_asked_cannot_be_answered():
     answers = TrialAnswers()
     for slip, number, answer, why in (

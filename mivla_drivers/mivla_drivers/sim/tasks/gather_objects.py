@@ -28,7 +28,7 @@ _POSTURE, _SIDE = Posture.MANIPULATE_RIGHT, 'R'
 # Where they stand [m]. With its fingers 0.9 rad out from straight down a right arm keeps 0.05 rad
 # to every limit of its joints there, from the grasp up to where it carries them, on every height
 # of the stand.
-BLOCK_X, BLOCK_Y = ((0.365, 0.395), (0.430, 0.455)), (-0.265, -0.220)
+BLOCK_X, BLOCK_Y = ((0.360, 0.385), (0.435, 0.455)), (-0.265, -0.220)
 TRAY_X, TRAY_Y = (0.415, 0.450), (-0.155, -0.135)
 _UNSEEN = 0.015                 # so far outside of them at most
 TABLE_DZ = (-0.03, 0.03)        # of 'hard'

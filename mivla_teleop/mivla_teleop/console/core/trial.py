@@ -10,6 +10,7 @@ two topics of the robot, latched and reliable.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Optional
@@ -129,13 +130,14 @@ class Answered:
 
 class TrialAnswers:
     """
-    What pages have answered on one robot, until it is known to have arrived.
+    What pages have answered on one robot, until it is known to have arrived. Any thread.
 
-    Every method may be called from any thread: each does one thing to one name.
+    Two pages may answer the same question; both are told which answer was taken.
     """
 
     def __init__(self) -> None:
-        self._waiting: Optional[Answered] = None
+        self._waiting: list[Answered] = []
+        self._lock = threading.Lock()
 
     def ask(self, slip: Optional[Slip], number: int, answer: str, told: Told) -> Answered:
         """
@@ -151,25 +153,27 @@ class TrialAnswers:
                                + (f': {slip.answer}' if slip.answered == number else ''))
         if slip.kind in ('choose', 'watch') and answer not in dict(slip.choices):
             raise ConsoleError(f'{answer!r} is none of {", ".join(dict(slip.choices))}')
-        self._waiting = Answered(number, answer, told)
-        return self._waiting
+        answered = Answered(number, answer, told)
+        with self._lock:
+            self._waiting.append(answered)
+        return answered
 
     def forget(self, answered: Answered) -> None:
         """Nobody waits for this one any more."""
-        if self._waiting is answered:
-            self._waiting = None
+        with self._lock:
+            self._waiting = [one for one in self._waiting if one is not answered]
 
     def settle(self, slip: Slip) -> None:
         """Look at a new slip, and tell who waits what it says of their answer."""
-        waiting = self._waiting
-        if waiting is None or slip.answered < waiting.number:
-            return
-        self._waiting = None
-        if slip.answered == waiting.number and slip.answer == waiting.answer:
-            waiting.told(True, 'taken')
-        else:
-            waiting.told(False, 'somebody else was faster: '
-                         + (slip.answer if slip.answered == waiting.number else 'it went on'))
+        with self._lock:
+            settled = [one for one in self._waiting if one.number <= slip.answered]
+            self._waiting = [one for one in self._waiting if one.number > slip.answered]
+        for one in settled:
+            if (slip.answered, slip.answer) == (one.number, one.answer):
+                one.told(True, 'taken')
+            else:
+                one.told(False, 'somebody else was faster: '
+                         + (slip.answer if slip.answered == one.number else 'it went on'))
 
 
 def _mapping(text: str, longest: int) -> Mapping[str, Any]:

@@ -187,7 +187,7 @@ export function gaugesOf(state, page) {
                policy.chunk_seconds, policy.chunk_seconds > 0.5 ? 'warn' : 'good']);
   if (policy?.novelty != null)
     list.push(['Unlike its demonstrations', `× ${number(policy.novelty, 2)} of the threshold`,
-               policy.novelty / 2, policy.novelty > 1 ? 'warn' : 'good']);
+               policy.novelty / 2, policy.warning ? 'warn' : 'good']);
   if (state.scene)
     list.push(['Simulated time', `× ${number(state.scene.factor, 2)}`, state.scene.factor,
                state.scene.factor < 0.95 ? 'warn' : 'good']);
