@@ -21,8 +21,8 @@ from mivla_core.profile import RobotProfile
 from mivla_core.robot_parts import Arm
 
 __all__ = [
-    'ExpertError', 'Hold', 'Path', 'SPEED', 'Segment', 'Solver', 'TipSolver', 'Trajectory',
-    'check_pose', 'end_of', 'gripper_closed', 'line', 'move', 'nearest_arm', 'plan_move',
+    'ArmSolver', 'ExpertError', 'Hold', 'Path', 'SPEED', 'Segment', 'Solver', 'TipSolver',
+    'Trajectory', 'check_pose', 'end_of', 'gripper_closed', 'line', 'move', 'nearest_arm', 'plan_move',
     'reached', 'rng_of', 'start_pose']
 
 # Cruising speed [rad/s] of an unhurried demonstrator, and the share of the profile's acceleration
@@ -195,7 +195,44 @@ def gripper_closed(profile: RobotProfile, target: np.ndarray) -> float:
     return float(profile.lower[profile.place_of(nearest_arm(profile, target)).stop - 1])
 
 
-class TipSolver:
+class ArmSolver:
+    """
+    Inverse kinematics of one arm, from one solution to the next; the other joints stay.
+
+    :param start: joint positions (J,) of the others.
+    :param origin: of the arm's base (3,) in the base frame [m].
+    :param turn: of the arm's base (3, 3).
+    """
+
+    _rotation: np.ndarray    # of the tool (3, 3), in the arm's base: a subclass says which
+    _pose: np.ndarray        # where the next solution is looked for
+
+    def __init__(self, profile: RobotProfile, arm: Arm, start: np.ndarray, origin: np.ndarray,
+                 turn: np.ndarray) -> None:
+        self._profile, self._chain = profile, Chain(arm.kinematics)
+        place = profile.place_of(arm)
+        self._joints = slice(place.start, place.start + self._chain.joints)
+        self._whole = np.array(start, dtype=float)
+        self._gripper = place.stop - 1
+        self._origin, self._turn = origin, turn
+
+    def solve(self, position: np.ndarray, gripper: float) -> np.ndarray:
+        """
+        Return the joint positions (J,) with the tool at ``position`` (3,).
+
+        :param gripper: its position.
+        :raises ExpertError: out of reach.
+        """
+        q = tip_angles(self._chain, self._turn.T @ (position - self._origin), self._rotation,
+                       self._pose)
+        whole = self._whole.copy()
+        whole[self._joints] = reached(self._profile, self._joints, q, position)
+        whole[self._gripper] = gripper
+        self._pose = whole[self._joints].copy()
+        return whole
+
+
+class TipSolver(ArmSolver):
     """
     Inverse kinematics of one arm's tip, from one solution to the next; the others stay.
 
@@ -210,13 +247,7 @@ class TipSolver:
     def __init__(self, profile: RobotProfile, start: np.ndarray, target: np.ndarray,
                  tilt: float, heading: float | None = None) -> None:
         arm = nearest_arm(profile, target)
-        self._profile, self._chain = profile, Chain(arm.kinematics)
-        place = profile.place_of(arm)
-        self._joints = slice(place.start, place.start + self._chain.joints)
-        # The other arms stay where they are.
-        self._whole = np.array(start, dtype=float)
-        self._gripper = place.stop - 1
-        self._origin, self._turn = np.array(arm.origin), rotation(*arm.rpy)
+        super().__init__(profile, arm, start, np.array(arm.origin), rotation(*arm.rpy))
         base = self._turn.T @ (target - self._origin)
         bearing = float(np.arctan2(base[1], base[0]))
         outwards = np.array([np.cos(bearing), np.sin(bearing), 0.0])
@@ -233,21 +264,6 @@ class TipSolver:
         self.fingers = self._turn @ forward     # unit vector (3,) that they point along
         self._pose = np.array(profile.home[self._joints])
         self._pose[0] = bearing
-
-    def solve(self, position: np.ndarray, gripper: float) -> np.ndarray:
-        """
-        Return the joint positions (J,) with the tip at ``position`` (3,).
-
-        :param gripper: its position.
-        :raises ExpertError: out of reach.
-        """
-        q = tip_angles(self._chain, self._turn.T @ (position - self._origin), self._rotation,
-                       self._pose)
-        whole = self._whole.copy()
-        whole[self._joints] = reached(self._profile, self._joints, q, position)
-        whole[self._gripper] = gripper
-        self._pose = whole[self._joints].copy()
-        return whole
 
 
 def reached(profile: RobotProfile, joints: slice, q: Optional[np.ndarray],

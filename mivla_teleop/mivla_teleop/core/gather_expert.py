@@ -15,11 +15,11 @@ from typing import Optional
 
 import numpy as np
 
-from mivla_core.inverse import tip_angles
-from mivla_core.kinematics import Chain, rotation
+from mivla_core.kinematics import rotation
 from mivla_core.profile import RobotProfile
 from mivla_teleop.core.expert_motion import (
     SPEED,
+    ArmSolver,
     ExpertError,
     Hold,
     Segment,
@@ -28,7 +28,6 @@ from mivla_teleop.core.expert_motion import (
     end_of,
     line,
     move,
-    reached,
     rng_of,
 )
 
@@ -85,7 +84,7 @@ class GatherVariation:
                    tilt=float(rng.uniform(-0.03, 0.03)))
 
 
-class HandSolver:
+class HandSolver(ArmSolver):
     """
     Inverse kinematics of a leg's hand under a trunk that stays, from one solution to the next.
 
@@ -96,16 +95,10 @@ class HandSolver:
 
     def __init__(self, profile: RobotProfile, start: np.ndarray, tilt: float,
                  heading: float) -> None:
-        arm = profile.arm(ARM)
-        place = profile.place_of(arm)
-        self._profile, self._chain = profile, Chain(arm.kinematics)
-        self._joints = slice(place.start, place.start + self._chain.joints)
-        self._gripper = place.stop - 1
-        self._whole = np.array(start, dtype=float)
-        base = self._whole[[joint.role == 'base' for joint in profile.joints]]
+        base = np.array(start, float)[[joint.role == 'base' for joint in profile.joints]]
         if base.size != 6:
             raise ExpertError(f'{profile.name} has no trunk; this expert is one of robots on legs')
-        self._origin, self._turn = base[:3], rotation(*base[3:])
+        super().__init__(profile, profile.arm(ARM), start, base[:3], rotation(*base[3:]))
         out = np.array([np.cos(heading), np.sin(heading), 0.0])
         # The fingers point along the hand's -z, and the jaw moves towards its +x: to the left.
         self.fingers = np.sin(tilt) * out - np.cos(tilt) * np.array([0.0, 0.0, 1.0])
@@ -113,21 +106,6 @@ class HandSolver:
         hand = np.column_stack([self.opens, np.cross(-self.fingers, self.opens), -self.fingers])
         self._rotation = self._turn.T @ hand
         self._pose = np.array(_BEFORE)
-
-    def solve(self, position: np.ndarray, gripper: float) -> np.ndarray:
-        """
-        Return the joint positions (J,) with the tool at ``position`` (3,).
-
-        :param gripper: its position.
-        :raises ExpertError: out of reach.
-        """
-        q = tip_angles(self._chain, self._turn.T @ (position - self._origin), self._rotation,
-                       self._pose)
-        whole = self._whole.copy()
-        whole[self._joints] = reached(self._profile, self._joints, q, position)
-        whole[self._gripper] = gripper
-        self._pose = whole[self._joints].copy()
-        return whole
 
 
 def ready_pose(profile: RobotProfile, home: np.ndarray, seed: int, *,
