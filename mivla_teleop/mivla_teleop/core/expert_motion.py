@@ -22,8 +22,8 @@ from mivla_core.robot_parts import Arm
 
 __all__ = [
     'ArmSolver', 'ExpertError', 'Hold', 'Path', 'SPEED', 'Segment', 'Solver', 'TipSolver',
-    'Trajectory', 'check_pose', 'end_of', 'gripper_closed', 'line', 'move', 'nearest_arm', 'plan_move',
-    'reached', 'rng_of', 'start_pose']
+    'Trajectory', 'check_pose', 'end_of', 'gripper_closed', 'line', 'move', 'nearest_arm',
+    'plan_move', 'reached', 'rng_of', 'start_pose']
 
 # Cruising speed [rad/s] of an unhurried demonstrator, and the share of the profile's acceleration
 # that is used: the guard in front of the arm must have nothing to limit.
