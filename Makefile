@@ -69,6 +69,10 @@ $(RESULTS)/bottle_on_pad/config.json: $(RESULTS)/trunk/config.json
 $(RESULTS)/scratch/config.json: $(RESULTS)/bags/bottle_on_pad.done
 	@$(LEARN_BOTTLE) --preset tiny
 
+# The same with the recipe that suits it better.
+$(RESULTS)/scratch_plain/config.json: $(RESULTS)/bags/bottle_on_pad.done
+	@$(LEARN) $(RESULTS)/bags/bottle_on_pad --preset tiny --recipe tiny --steps 3600
+
 $(RESULTS)/act/config.json $(RESULTS)/bc/config.json: $(RESULTS)/bags/bottle_on_pad.done
 	@$(LEARN_BOTTLE) --policy $(notdir $(@D))
 
@@ -86,8 +90,8 @@ results-ood: setup $(RESULTS)/bottle_on_pad/config.json
 		--level novel_object,unseen_pose,distractor
 	@$(MIVLA) bench novelty
 
-results-baselines: setup $(foreach name,bottle_on_pad scratch act bc,$(RESULTS)/$(name)/config.json)
-	@for name in scratch act bc; do \
+results-baselines: setup $(foreach name,bottle_on_pad scratch scratch_plain act bc,$(RESULTS)/$(name)/config.json)
+	@for name in scratch scratch_plain act bc; do \
 		$(BOTTLE) --level easy,hard --controls 0 --policy $(RESULTS)/bottle_on_pad \
 			--against $(RESULTS)/$$name || exit 1; \
 	done
