@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mivla_bringup.cli import Parser
-from mivla_bringup.demonstrations import episode_folders, good_folders
+from mivla_bringup.demonstrations import episode_folders
 from mivla_bringup.errors import BringupError
 from mivla_bringup.finetune import finetune_from
 from mivla_bringup.rig import Rig, warnings_to, with_stack
@@ -22,6 +22,7 @@ from mivla_bringup.task_episodes import PICTURES, bring_up, expert_episode
 from mivla_core.profile import config_dir
 from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS, covering_seeds
 from mivla_drivers.sim.tasks import task_of
+from mivla_teleop.recording.store import describe
 
 __all__ = ['demonstrate_main', 'record_demonstrations', 'train_demo_main']
 
@@ -96,7 +97,8 @@ def demonstrate_main(argv: Sequence[str]) -> int:
         parser.error(f'--count {arguments.count}: expected 1 to {DEMONSTRATIONS}')
     out = Path(arguments.out).expanduser().absolute()
     # Scenes are recorded in order, one good episode each: as many are done as there are good ones.
-    done = len(good_folders(episode_folders([out]))) if any(out.glob('**/metadata.yaml')) else 0
+    found = episode_folders([out]) if any(out.rglob('metadata.yaml')) else []
+    done = sum(describe(folder).accepted for folder in found)
     seeds = covering_seeds(arguments.task, TRAIN_SEEDS[:POOL], *PLACES)[done:arguments.count]
     if done:
         print(f'{done} demonstrations are in {out} already', flush=True)
