@@ -29,6 +29,9 @@ SPEC = PolicySpec('test', horizon=4, dt_ns=5_000 * MS, joint_names=('a', 'b'),
                   instructions=('press the bell',))
 PAIR = PolicySpec('test', horizon=4, dt_ns=5_000 * MS, joint_names=('x', 'y', 'z'),
                   camera_roles=('left', 'right'), image_size=(32, 32), profile_hash='f00d')
+# Nothing to decode: a request is ready for the device once it is submitted.
+BLIND = PolicySpec('test', horizon=4, dt_ns=5_000 * MS, joint_names=('a', 'b'), camera_roles=(),
+                   image_size=(48, 64), profile_hash='b11d')
 JPEG = encode_jpeg(np.full((48, 64, 3), 90, np.uint8))
 
 

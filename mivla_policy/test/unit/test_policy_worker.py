@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from server_rig import JPEG, LONG_S, MS, PAIR, SPEC, Clock, Desk, HoldPolicy, request
+from server_rig import BLIND, JPEG, LONG_S, MS, PAIR, SPEC, Clock, Desk, HoldPolicy, request
 
 from mivla_core.timing import NowNs, StampNs, monotonic_now
 from mivla_policy.core.tally import Level
@@ -319,15 +319,16 @@ def test_a_deadline_that_passes_behind_a_long_pass_is_told_during_the_pass() -> 
 
 
 def test_a_deadline_of_a_request_that_came_before_the_pass_began_is_told_during_the_pass() -> None:
-    policy = HoldPolicy()
+    policy = HoldPolicy(BLIND)
     policy.gate = threading.Event()
+    unseeing = {'profile_hash': 'b11d', 'images': {}, 'instruction': ''}
     with Desk(policy, max_batch=1) as desk:
-        with desk.worker.lock:     # both have come before the device looks
-            desk.worker.submit(request('r1'))
-            desk.worker.submit(request('r2', slack_ns=100 * MS))
-        wait_until(lambda: any(answer.request.robot == 'r2' for answer in desk.answers))
-        late = next(answer for answer in desk.answers if answer.request.robot == 'r2')
-        assert late.code is Code.TOO_LATE
+        with desk.worker.lock:     # both are ready before the device looks; it takes the dry one
+            desk.worker.submit(request('r1', **unseeing))
+            desk.worker.submit(request('r2', slack_ns=100 * MS, **unseeing))
+        (answer,) = desk.wait(1)     # the gate is closed: the pass goes on
+        assert answer.request.robot == 'r2' and answer.code is Code.TOO_LATE, answer
+        assert policy.batches == [1]
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
