@@ -21,7 +21,6 @@ from ament_index_python.packages import get_package_share_directory
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from mcap.reader import make_reader
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from mivla_bringup.errors import BringupError
@@ -29,6 +28,7 @@ from mivla_bringup.operate import STATES, RobotClient
 from mivla_core.errors import MivlaError
 from mivla_core.profile import RobotProfile, diff_profiles, parse_profile
 from mivla_core.ros.qos import LATCHED, stream
+from mivla_core.ros.spinning import Spinning
 from mivla_core.timing import NS_PER_S
 from mivla_msgs.msg import DriverState, ProfileText
 from mivla_teleop.recording.metadata import bag_file
@@ -140,26 +140,15 @@ def _source(node: Node, profile: RobotProfile, robot: str, times: np.ndarray,
     """Run the source in a thread of its own."""
     source = EpisodeSource(profile, times, positions, approach, speed, context=node.context,
                            namespace=robot)
-    executor = SingleThreadedExecutor(context=node.context)
-    executor.add_node(source)
     if not source.bring_up():
         raise BringupError(source.failure or 'the source did not come up')
-    thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
-    thread.start()
+    spinning = Spinning(source, context=node.context)
     try:
         yield source
     finally:
         source.bring_down()
-        executor.shutdown(timeout_sec=1.0)
-        thread.join(1.0)
+        spinning.stop()
         source.destroy_node()
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return    # the session is over
 
 
 @contextmanager

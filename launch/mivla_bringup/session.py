@@ -8,16 +8,15 @@ A short-lived ROS node for the command line: own context, spun by a thread of it
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import rclpy
 from rclpy.context import Context
-from rclpy.exceptions import InvalidHandle
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+
+from mivla_core.ros.spinning import Spinning
 
 __all__ = ['adopt', 'robots_in_graph', 'session']
 
@@ -43,30 +42,13 @@ def session(name: str = 'mivla') -> Iterator[Node]:
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(f'{name}_{os.getpid()}', context=context, enable_rosout=False,
                              start_parameter_services=False)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=_spin, args=(executor,), name='ros', daemon=True)
-    thread.start()
+    spinning = Spinning(node, context=context)
     try:
         yield node
     finally:
-        executor.shutdown(timeout_sec=0.0)
+        spinning.stop()
         context.try_shutdown()
-        thread.join(1.0)
         node.destroy_node()
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    while True:
-        try:
-            executor.spin()
-            return
-        except ExternalShutdownException:
-            return    # the session is over
-        except InvalidHandle:
-            # Another thread destroyed a client or subscription while rclpy was building the list
-            # of what to wait for; the next list is without it.
-            continue
 
 
 def robots_in_graph(node: Node) -> tuple[str, ...]:

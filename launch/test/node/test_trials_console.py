@@ -16,13 +16,13 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
 from mivla_bringup.bench.pages import Page  # noqa: E402
 from mivla_bringup.errors import BringupError  # noqa: E402
 from mivla_bringup.evaluation.desk import Card, TerminalDesk  # noqa: E402
 from mivla_bringup.evaluation.page_desk import PageLink, SharedDesk  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_teleop.console.ros.console_node import ConsoleNode  # noqa: E402
 
 TOKEN = 'a-token-of-some-length'
@@ -41,11 +41,7 @@ class Place:
             Parameter('port', value=0), Parameter('token_file', value=str(token)),
             Parameter('bags', value=str(folder))])
         self.node = rclpy.create_node('trials', context=context)
-        self._executor = MultiThreadedExecutor(2, context=context)
-        for node in (self.console, self.node):
-            self._executor.add_node(node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinning = Spinning(self.console, self.node, context=context, threads=2)
         assert self.console.bring_up(), self.console.failure
         self.page = Page(f'127.0.0.1:{self.console.port}', TOKEN)
         self.link = PageLink(self.node, 'piper')
@@ -61,8 +57,7 @@ class Place:
         self.page.close()
         self.unlink()
         self.console.bring_down()
-        self._executor.shutdown(timeout_sec=2.0)
-        self._thread.join(2.0)
+        self._spinning.stop()
         for node in (self.console, self.node):
             node.destroy_node()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from typing import Protocol
 
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from mivla_core.realtime import ask_fifo
+from mivla_core.ros.spinning import Spinning
 
 __all__ = ['ServedLoop', 'serve_world']
 
@@ -42,15 +41,6 @@ def serve_world(node: Node, loop: ServedLoop, realtime: bool) -> None:
 
     :param realtime: ask for SCHED_FIFO.
     """
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-
-    def spin() -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-
     def stop(_signum: int, _frame: object) -> None:
         loop.stopping = True
 
@@ -64,13 +54,8 @@ def serve_world(node: Node, loop: ServedLoop, realtime: bool) -> None:
                                   f'{refused}')
     # Begun after that, it has the same priority: a thread that is put aside while it holds the
     # interpreter stops the world with it.
-    ros = threading.Thread(target=spin, name='ros', daemon=True)
-    ros.start()
-    try:
+    with Spinning(node):
         loop.run()
-    finally:
-        executor.shutdown(timeout_sec=1.0)
-        ros.join(timeout=1.0)
     if loop.lost_s > 0.0:
         node.get_logger().warning(f'{loop.lost_s:.3f} s of wall time were not simulated: the '
                                   'machine is too slow')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +16,13 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: source a ROS 2 ins
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mivla_core.images import decode_jpeg, encode_jpeg, image_to_numpy
 from mivla_core.profile import load_profile
 from mivla_core.ros.qos import stream
+from mivla_core.ros.spinning import Spinning
 from mivla_core.timing import NS_PER_S, StampNs
 from mivla_drivers.ros.camera_node import CameraNode
 
@@ -86,12 +85,7 @@ class Viewer:
         self.node.create_subscription(CameraInfo, f'{ROLES[0]}/camera_info', self.info.append,
                                       stream(30))
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self.health.append, 10)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(self.node)
-        executor.add_node(node)
-        self._thread = threading.Thread(target=executor.spin, daemon=True)
-        self._thread.start()
-        self._executor = executor
+        self._spinning = Spinning(self.node, node, context=context)
 
     def want_raw(self) -> Any:
         return self.node.create_subscription(Image, f'{ROLES[0]}/image_raw', self.raw.append,
@@ -105,8 +99,7 @@ class Viewer:
         return None
 
     def close(self) -> None:
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(2.0)
+        self._spinning.stop()
         self.node.destroy_node()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'unit'))
 
 import rclpy
 from driver_rig import PROFILE, FakeArm
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from mivla_core.ros.qos import COMMAND, LATCHED, stream
+from mivla_core.ros.spinning import Spinning
 from mivla_core.timing import NowNs, StampNs
 from mivla_drivers.core.port import DeviceInfo
 from mivla_drivers.errors import DriverError
@@ -75,11 +74,7 @@ class Bench:
         self.stops = self.user.create_publisher(Stop, 'stop', COMMAND)
         self.node = DriverNode(context=context, namespace='piper', parameter_overrides=[
             Parameter('realtime', value=False), Parameter('connect_timeout', value=0.0)])
-        self._executor = MultiThreadedExecutor(4, context=context)
-        for node in (self.user, self.node):
-            self._executor.add_node(node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinning = Spinning(self.user, self.node, context=context, threads=4)
         self._sequence = [0, 0]
 
     def up(self) -> Bench:
@@ -117,8 +112,7 @@ class Bench:
 
     def close(self) -> None:
         self.node.bring_down()
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(2.0)
+        self._spinning.stop()
         self.node.destroy_node()
         self.user.destroy_node()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +17,12 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_core.ros.qos import stream  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_core.timing import StampNs  # noqa: E402
 from mivla_drivers.can.loopback import INTERFACE  # noqa: E402
 from mivla_drivers.ros.emulated_leader import EmulatedLeaderNode  # noqa: E402
@@ -57,7 +56,6 @@ def test_what_the_hand_does_is_read_on_the_bus(robot: str, tmp_path: Any,
     seen: list[JointState] = []
     watcher.create_subscription(JointState, 'leader/joint_states', seen.append, stream(500))
     hand = watcher.create_publisher(JointCommand, 'hand/target', stream(200))
-    executors = []
 
     def now() -> Any:
         """Return the newest of every joint (J,); arms say theirs apart."""
@@ -65,11 +63,7 @@ def test_what_the_hand_does_is_read_on_the_bus(robot: str, tmp_path: Any,
                  for name, value in zip(message.name, message.position)}
         return np.array([known.get(name, np.nan) for name in profile.joint_names])
 
-    for node in (*nodes, watcher):
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        threading.Thread(target=executor.spin, daemon=True).start()
-        executors.append(executor)
+    spinning = [Spinning(node, context=context) for node in (*nodes, watcher)]
     try:
         assert all(node.bring_up() for node in nodes), [node.failure for node in nodes]
         until(lambda: np.isfinite(now()).all())
@@ -89,8 +83,8 @@ def test_what_the_hand_does_is_read_on_the_bus(robot: str, tmp_path: Any,
     finally:
         for node in nodes:
             node.bring_down()
-        for executor in executors:
-            executor.shutdown(timeout_sec=1.0)
+        for thread in spinning:
+            thread.stop()
         for node in (*nodes, watcher):
             node.destroy_node()
         rclpy.try_shutdown(context=context)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +17,13 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 
 from mivla_core.images import encode_jpeg  # noqa: E402
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_core.ros.qos import COMMAND  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_msgs.msg import ActionChunk, CameraImage, PolicyRequest  # noqa: E402
 
 PROFILE = load_profile('piper')
@@ -38,26 +37,18 @@ class Graph:
     def __init__(self) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=10 + os.getpid() % 80)
-        self._executors: list[SingleThreadedExecutor] = []
-        self._threads: list[threading.Thread] = []
+        self._spinning: list[Spinning] = []
         self.nodes: list[Any] = []
 
     def spin(self, node: Any) -> Any:
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(node)
-        thread = threading.Thread(target=executor.spin, daemon=True)
-        thread.start()
-        self._executors.append(executor)
-        self._threads.append(thread)
+        self._spinning.append(Spinning(node, context=self.context))
         self.nodes.append(node)
         return node
 
     def close(self) -> None:
         # As run_node does: nobody spins any more when a node goes down.
-        for executor in self._executors:
-            executor.shutdown(timeout_sec=1.0)
-        for thread in self._threads:
-            thread.join(2.0)
+        for spinning in self._spinning:
+            spinning.stop()
         for node in self.nodes:
             if hasattr(node, 'bring_down'):
                 node.bring_down()

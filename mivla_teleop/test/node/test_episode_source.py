@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 
@@ -16,10 +15,10 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
     pytest.skip('mivla_msgs is not built or not sourced', allow_module_level=True)
 
 import rclpy  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor  # noqa: E402
 
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_msgs.msg import DriverState, JointCommand  # noqa: E402
 from mivla_teleop.core.episode_plan import PlanError  # noqa: E402
 from mivla_teleop.ros.episode_source import EpisodeSource  # noqa: E402
@@ -72,11 +71,7 @@ def test_it_waits_for_the_mode_goes_to_the_start_and_repeats(context: rclpy.Cont
     driver = Driver(context)
     source = EpisodeSource(PROFILE, TIMES, POSITIONS, 0.5, 1.0, context=context,
                            namespace='piper')
-    executor = MultiThreadedExecutor(2, context=context)
-    executor.add_node(driver.node)
-    executor.add_node(source)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
+    spinning = Spinning(driver.node, source, context=context, threads=2)
     try:
         assert source.bring_up(), source.failure
         driver.say(DriverState.MODE_IDLE)
@@ -94,8 +89,7 @@ def test_it_waits_for_the_mode_goes_to_the_start_and_repeats(context: rclpy.Cont
         assert (step <= PROFILE.velocity * 0.1).all()            # nowhere a jump
     finally:
         source.bring_down()
-        executor.shutdown(timeout_sec=2.0)
-        thread.join(2.0)
+        spinning.stop()
         source.destroy_node()
         driver.node.destroy_node()
 

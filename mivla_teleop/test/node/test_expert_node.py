@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +18,6 @@ if not hasattr(msgs, 'JointCommand'):     # the source folder of the same name
 
 import rclpy  # noqa: E402
 from geometry_msgs.msg import Pose, PoseArray  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -27,6 +25,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from mivla_core.kinematics import Chain  # noqa: E402
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_core.ros.qos import stream  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_core.timing import StampNs  # noqa: E402
 from mivla_msgs.msg import JointCommand, SimState  # noqa: E402
 from mivla_teleop.core.expert_motion import start_pose  # noqa: E402
@@ -83,12 +82,8 @@ class Rig:
         self.expert = ExpertNode(
             context=self.context, namespace='piper', parameter_overrides=[
                 Parameter('realtime_priority', value=0)])
-        self.executors = []
-        for executor, node in ((SingleThreadedExecutor(context=self.context), self.robot.node),
-                               (MultiThreadedExecutor(3, context=self.context), self.expert)):
-            executor.add_node(node)
-            threading.Thread(target=executor.spin, daemon=True).start()
-            self.executors.append(executor)
+        self.spinning = (Spinning(self.robot.node, context=self.context),
+                         Spinning(self.expert, context=self.context, threads=3))
         assert self.expert.bring_up(), self.expert.failure
         self.clients = {name: self.robot.node.create_client(Trigger, f'expert/{name}')
                         for name in ('start', 'stop', 'prepare', 'perform')}
@@ -106,8 +101,8 @@ class Rig:
 
     def close(self) -> None:
         self.expert.bring_down()
-        for executor in self.executors:
-            executor.shutdown(timeout_sec=1.0)
+        for spinning in self.spinning:
+            spinning.stop()
         self.expert.destroy_node()
         self.robot.node.destroy_node()
         rclpy.try_shutdown(context=self.context)

@@ -30,6 +30,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from mivla_core.profile import load_profile  # noqa: E402
 from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_msgs.msg import (  # noqa: E402
     DriverState,
     JointCommand,
@@ -355,17 +356,8 @@ def test_a_disk_that_fills_closes_the_episode(tmp_path: Path, context: rclpy.Con
     node = RecorderNode(
         free=lambda _: left[0], context=context, namespace='piper', parameter_overrides=[
             Parameter('root', value=str(tmp_path)), Parameter('shortest', value=0.1)])
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
     assert node.bring_up(), node.failure
-    ended = threading.Event()
-
-    def spin() -> None:
-        while not ended.is_set():
-            executor.spin_once(timeout_sec=0.1)
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
+    spinning = Spinning(node, context=context)
     try:
         operator.start_when_ready()
         operator.pause(1.0)
@@ -384,10 +376,8 @@ def test_a_disk_that_fills_closes_the_episode(tmp_path: Path, context: rclpy.Con
         left[0] = 10**12
         assert operator.start().ok and operator.finish().ok
     finally:
-        ended.set()
-        thread.join()
+        spinning.stop()
         node.bring_down()
-        executor.shutdown()
         node.destroy_node()
 
 

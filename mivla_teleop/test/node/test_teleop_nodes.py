@@ -19,13 +19,13 @@ pytest.importorskip('grpc')
 
 import rclpy  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from mivla_core.profile import RobotProfile, load_profile  # noqa: E402
 from mivla_core.ros.qos import LATCHED, stream  # noqa: E402
+from mivla_core.ros.spinning import Spinning  # noqa: E402
 from mivla_core.timing import StampNs  # noqa: E402
 from mivla_msgs.msg import DriverState, HandTracking, JointCommand, TeleopStatus  # noqa: E402
 from mivla_teleop.core.hand_script import HandScript, hand_points  # noqa: E402
@@ -86,14 +86,11 @@ class Rig:
         rclpy.init(context=self.context, domain_id=DOMAIN)
         self.robot = Robot(self.context, load_profile(robot))
         self.nodes: list[Any] = []
-        self.executors: list[Any] = []
+        self.spinning: list[Spinning] = []
         self.spin(self.robot.node)
 
     def spin(self, node: Any) -> None:
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(node)
-        threading.Thread(target=executor.spin, daemon=True).start()
-        self.executors.append(executor)
+        self.spinning.append(Spinning(node, context=self.context))
 
     def bring_up(self, cls: Any, **parameters: Any) -> Any:
         node = cls(context=self.context, namespace=self.robot.profile.name, parameter_overrides=[
@@ -107,8 +104,8 @@ class Rig:
     def close(self) -> None:
         for node in self.nodes:
             node.bring_down()
-        for executor in self.executors:
-            executor.shutdown(timeout_sec=1.0)
+        for spinning in self.spinning:
+            spinning.stop()
         for node in (*self.nodes, self.robot.node):
             node.destroy_node()
         rclpy.try_shutdown(context=self.context)
