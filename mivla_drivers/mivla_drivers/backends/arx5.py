@@ -28,6 +28,7 @@ import numpy as np
 from mivla_core.timing import NowNs, StampNs, seconds, to_ns
 from mivla_drivers.backends.arx5_advice import INSPECTION
 from mivla_drivers.backends.arx5_enable import EnableSequence, Step
+from mivla_drivers.backends.arx5_grip import Grip
 from mivla_drivers.backends.arx5_identity import identify
 from mivla_drivers.backends.arx5_link import ArxLink, Command
 from mivla_drivers.backends.arx5_settings import settings_of
@@ -58,7 +59,6 @@ _GRIPPER = 6
 FRESH_NS = to_ns(0.25)              # older feedback is silence
 LIMIT_SLACK = 0.02                  # rad or m by which a set-point may lie beyond the profile
 NEAR = 0.03                         # rad: a motor that had failed gets its stiffness back here
-GRIP_TORQUE = 0.75                  # N·m at which the gripper is not closed or opened further
 MAX_FRAMES_PER_READ = 2000
 CLOSE_ROUNDS = 5
 
@@ -101,6 +101,7 @@ class Arx5Backend:
         self._clock = clock
         self._pause = pause
         self._period = 1.0 / profile.rates.control
+        self._grip = Grip(self._period, float(profile.ramp_velocity[_GRIPPER]))
         self._link: Optional[ArxLink] = None
         self._forget()
 
@@ -313,12 +314,13 @@ class Arx5Backend:
         self._send(self._commands(target, rate, 1.0))
 
     def _guard_gripper(self, target: np.ndarray) -> np.ndarray:
-        """Stop the gripper where it presses: it is not sent further that way."""
+        """Stop the gripper where it presses; see ``Grip``."""
+        if not self._written:
+            self._grip.forget()
         press = self._state.effort[_GRIPPER] * np.sign(self._settings.gripper.open_readout)
-        step = target[_GRIPPER] - self._target[_GRIPPER]
         out = target.copy()
-        if abs(press) > GRIP_TORQUE and press * step > 0.0:
-            out[_GRIPPER] = self._target[_GRIPPER]
+        out[_GRIPPER] = self._grip.limit(
+            float(target[_GRIPPER]), float(self._target[_GRIPPER]), float(press))
         return out
 
     def disable(self) -> None:
