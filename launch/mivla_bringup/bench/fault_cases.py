@@ -291,5 +291,5 @@ def cases_of(profile: RobotProfile) -> list[Case]:
         if len(profile.arms) == 1:
             wires = [replace(case, mover=Mover.POLICY) for case in wires]
     else:
-        wires = [*_can_cases(('before the last set',), ('malformed',)), *_arx_cases()]
+        wires = [*_can_cases(('not complete in time',), ('malformed',)), *_arx_cases()]
     return [*wires, *_machine_cases(), *_process_cases(profile, policy=True)]

@@ -424,6 +424,7 @@ class Arx5Backend:
             if self._drive is not _Drive.ASK:
                 self._drive = _Drive.DAMP
             raise
+        self._state.asked()
         self._spoken = True
 
     def _connected(self) -> ArxLink:

@@ -49,10 +49,11 @@ class ArxState:
         self._heard: list[Optional[NowNs]] = [None] * MOTORS
         self._over: list[Optional[NowNs]] = [None] * MOTORS
         self._fresh: set[int] = set()
+        self._sets_before = 0
         self._newest: Optional[JointSample] = None
         self.received: Optional[NowNs] = None
         self.sets = 0
-        self.incomplete = 0         # answers of a motor that came twice for one of another
+        self.incomplete = 0         # rounds of commands that not every motor had answered in time
         self._kept: deque[JointSample] = deque(maxlen=_KEPT_SETS)
 
     def handle(self, frame: Union[DmFeedback, EcFeedback], stamp: StampNs, now: NowNs) -> None:
@@ -78,8 +79,6 @@ class ArxState:
         self._heard[index] = now
         over = abs(self.effort[index]) > motor.torque
         self._over[index] = (self._over[index] or now) if over else None
-        # Another motor's answer is missing when one comes again before the set is complete.
-        self.incomplete += index in self._fresh and self.received is not None
         self._fresh.add(index)
         if len(self._fresh) == MOTORS:
             self._fresh.clear()
@@ -88,6 +87,20 @@ class ArxState:
             self._newest = JointSample(stamp, self.position.copy(), self.velocity.copy(),
                                        self.effort.copy())
             self._kept.append(self._newest)
+
+    def asked(self) -> None:
+        """
+        Note that every motor is spoken to again.
+
+        What came after a set was complete is forgotten: an answer too many, as some motors give
+        while they are switched, would stay ahead for good, and those joints' values would be one
+        period older than their stamp. A set that is not complete is filled up.
+        """
+        if self.sets > self._sets_before:
+            self._fresh.clear()
+        elif self._fresh:
+            self.incomplete += 1
+        self._sets_before = self.sets
 
     def forget_power(self) -> None:
         """Drop what is known about power, because a command has just changed it."""
@@ -153,7 +166,7 @@ class ArxState:
                      if self._settings.warm <= heat < self._settings.hot)
 
     def _notes(self) -> tuple[str, ...]:
-        return (f'{self.incomplete} answers before the last set was complete',) if (
+        return (f'{self.incomplete} sets of answers were not complete in time',) if (
             self.incomplete) else ()
 
     def measurement(self, now: NowNs, driving: bool, status: tuple[str, ...],

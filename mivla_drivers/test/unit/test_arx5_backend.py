@@ -256,6 +256,36 @@ def test_the_gripper_map_of_each_batch(wide, turn):
     assert bench.plant.q[6] == pytest.approx(0.05 / wide * turn, abs=0.05)
 
 
+@pytest.mark.parametrize('model', ['X5', 'L5'])
+def test_the_joints_of_a_measurement_are_of_one_round(model):
+    """Switching on, some motors answer once more: they must not be a period ahead ever after."""
+    bench = ArxBench(model)
+    for _ in range(2):
+        bench.ready() if bench.backend._link is None else bench.enable()
+        bench.plant.propped = False
+        target, worst = bench.control(0.1, bench.pose()).position.copy(), 0.0
+        for _ in range(40):
+            target += 0.005 * np.array([1, 1, 1, 1, 1, 1, 0.05])       # 1 rad/s
+            asked_at = bench.pose()
+            measured = bench.control(0.005, target)
+            worst = max(worst, float(np.abs(measured.position - asked_at)[:6].max()))
+        assert np.abs(bench.plant.v[:6]).min() > 0.5 and worst < 1e-3
+        bench.plant.propped = True
+        bench.backend.disable()
+        bench.control(0.1)
+
+
+def test_a_round_that_is_not_answered_in_time_is_told(bench):
+    bench.ready()
+    bench.control(0.1, POSE)
+    assert not any('sets of answers' in word for word in bench.control(0.1, POSE).status)
+    bench.mute = {4}
+    bench.control(0.02, POSE)
+    bench.mute = set()
+    assert any('sets of answers were not complete' in word
+               for word in bench.control(0.05, POSE).status)
+
+
 def test_a_pressing_gripper_is_not_closed_further(bench):
     bench.ready()
     bench.control(0.05, POSE)
