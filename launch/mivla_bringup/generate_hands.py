@@ -31,6 +31,7 @@ from mivla_drivers.sim.render import CameraRenderer, intrinsics
 from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS, TRAIN_SEEDS, Scenario
 from mivla_drivers.sim.scene import cameras
 from mivla_drivers.sim.state_block import Snapshot
+from mivla_drivers.sim.tasks import task_of
 from mivla_policy.core.episode import FrameTrack
 from mivla_policy.formats.egodex import HandEpisode, HandTrack, write_hand_file
 from mivla_teleop.core.headset_frames import WORLD, raw_wrist
@@ -53,13 +54,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument('--count', type=int, default=100, help='demonstrations')
     parser.add_argument('--out', required=True, help='folder of the files')
     parser.add_argument('--level', default='hard', choices=LEVELS)
-    parser.add_argument('--robot', default='piper', help='whose bench and camera it is')
+    parser.add_argument('--robot', default='', help='whose bench and camera it is '
+                        '(default: the robot of the task)')
     parser.add_argument('--first', type=int, default=0, help='number of the first scene')
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.first <= arguments.first + arguments.count <= len(HAND_SEEDS):
         raise UsageError(f'--first {arguments.first} and --count {arguments.count}: there are '
                          f'{len(HAND_SEEDS)} scenes')
-    profile, out = load_profile(arguments.robot), Path(arguments.out).expanduser()
+    profile = load_profile(arguments.robot or task_of(arguments.task).robots[0])
+    out = Path(arguments.out).expanduser()
     seeds = HAND_SEEDS[arguments.first:arguments.first + arguments.count]
     begun, frames = time.monotonic(), 0
     for number, seed in enumerate(seeds, 1):
@@ -175,8 +178,10 @@ class _Things:
             mujoco.mju_quat2Mat(turn, place[3:7])
             self._held = np.linalg.inv(grip) @ pose_of(turn.reshape(3, 3), place[:3])
         moved = grip @ self._held
-        # Nobody tips what they carry: it stays upright whatever the hand does.
+        # Nobody tips what they carry: it stays level, and turns as the hand does seen from above.
         place[:3] = moved[:3, 3]
+        yaw = float(np.arctan2(moved[1, 0], moved[0, 0]))
+        place[3:7] = [np.cos(yaw / 2.0), 0.0, 0.0, np.sin(yaw / 2.0)]
 
     def yield_to(self, tips: np.ndarray) -> None:
         """Let the button go down under the fingertips (2, 3)."""

@@ -7,13 +7,16 @@ import mujoco
 import numpy as np
 import pytest
 
-from mivla_bringup.generate_hands import HAND_SEEDS, generate_hand
+from mivla_bringup.generate_hands import HAND_SEEDS, _act, generate_hand
 from mivla_core.images import decode_jpeg
 from mivla_core.kinematics import Chain
 from mivla_core.profile import load_profile
 from mivla_drivers.sim.hand_model import Appearance, HandBody, HandPose, hand_model
+from mivla_drivers.sim.hand_plan import plan_hand
 from mivla_drivers.sim.scenario import TRAIN_SEEDS, Scenario
+from mivla_drivers.sim.tasks.bottle_on_pad import RULES as BOTTLE
 from mivla_drivers.sim.tasks.click_bell import target_of
+from mivla_drivers.sim.tasks.umbrella_rack import RULES as UMBRELLA
 from mivla_policy.formats.egodex import read_hand_file, write_hand_file
 from mivla_policy.human.mapping import HandMapping
 from mivla_policy.human.settings import load_mapping
@@ -40,6 +43,46 @@ def test_the_hand_ends_on_the_bell_and_the_robot_in_its_place_too(press):
     moved = HandMapping(PROFILE, load_mapping()).to_robot(press.hands)
     tip = Chain(PROFILE.arms[0].kinematics).tip(moved.joints[-1])[:3, 3]
     assert moved.reached.all() and np.linalg.norm(tip - target) < 0.025
+
+
+def act(profile, scenario, seed, thing):
+    """Return the hand of a demonstration, and the thing's place (n, 3) and axes (n, 3, 3)."""
+    model, poses = hand_model(profile, scenario.task, Appearance()), []
+    data = mujoco.MjData(model)
+    scenario.apply(model)
+
+    def look(_, qpos):
+        data.qpos[:] = qpos
+        mujoco.mj_kinematics(model, data)
+        body = data.body(thing)
+        poses.append((body.xpos.copy(), body.xmat.reshape(3, 3).copy()))
+    plan = plan_hand(scenario, float(profile.workspace.table_z), np.array([0.3, 0.0, 0.25]),
+                     np.random.default_rng([seed, 7]))
+    hand, _ = _act(model, 'head', plan, scenario, look)
+    places, axes = zip(*poses)
+    return hand, np.array(places), np.array(axes)
+
+
+@pytest.mark.parametrize('robot, task, rules', [
+    ('piper', 'bottle_on_pad', BOTTLE), ('arx5_x5', 'umbrella_rack', UMBRELLA)])
+def test_what_the_hand_carries_ends_where_it_belongs_and_the_robot_could_do_so(
+        robot, task, rules):
+    profile = load_profile(robot)
+    mapping, reached = HandMapping(profile, load_mapping()), []
+    for seed in HAND_SEEDS[:8]:
+        scenario = Scenario.draw(task, seed, 'hard')
+        hand, places, axes = act(profile, scenario, seed, rules.thing)
+        table = profile.workspace.table_z + scenario.table_dz
+        away, turn = places[-1] - [*scenario.at(rules.goal), table], scenario.yaw(rules.goal)
+        across = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        assert (np.abs(across @ away[:2]) < rules.within).all()
+        assert rules.heights[0] <= away[2] <= rules.heights[1]
+        assert axes[:, 2, 2].min() > 0.999        # nobody tipped it
+        if rules.axis == 0:
+            assert across[0] @ axes[-1, :2, 0] > np.cos(rules.off)
+        assert places[:, 2].max() > places[0, 2] + rules.lifted
+        reached.append(mapping.to_robot({'right': hand}).reached.mean())
+    assert min(reached) > 0.9
 
 
 def test_the_fingers_are_where_the_picture_shows_them(press):

@@ -143,7 +143,7 @@ def _hand_xml(look: Appearance) -> str:
                      size * np.array(FINGERS['thumb'].root), size * 0.014, 'skin')
     fingers = ''.join(_finger_xml(name, finger, size) for name, finger in FINGERS.items())
     return f'''
-    <body name="hand"><freejoint name="hand"/>{palm}{fingers}</body>
+    <body name="drawn_hand"><freejoint name="drawn_hand"/>{palm}{fingers}</body>
     <body name="forearm"><freejoint name="forearm"/>
       {_capsule((0, 0, 0), (0.06 * size, 0, 0), 0.024 * size, 'skin')}
       {_capsule((0.06 * size, 0, 0), (_FOREARM, 0, 0), 0.036 * size, 'sleeve')}
@@ -189,13 +189,13 @@ class HandBody:
     def __init__(self, model: mujoco.MjModel) -> None:
         kinds = mujoco.mjtObj
         self._model = model
-        free = names(model, kinds.mjOBJ_JOINT, ('hand', 'forearm'))
+        free = names(model, kinds.mjOBJ_JOINT, ('drawn_hand', 'forearm'))
         self._hand, self._forearm = (int(model.jnt_qposadr[joint]) for joint in free)
         self._bends = {name: model.jnt_qposadr[names(
             model, kinds.mjOBJ_JOINT, [f'{name}_{k}' for k in range(len(finger.bones))])]
             for name, finger in FINGERS.items()}
         self._tips = names(model, kinds.mjOBJ_SITE, [f'{name}_tip' for name in TIPS])
-        self._wrist, self._knuckle = names(model, kinds.mjOBJ_BODY, ('hand', 'thumb_0'))
+        self._wrist, self._knuckle = names(model, kinds.mjOBJ_BODY, ('drawn_hand', 'thumb_0'))
         self.grip = self._grip()
 
     def _grip(self) -> np.ndarray:

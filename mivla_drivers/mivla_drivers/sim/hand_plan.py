@@ -27,6 +27,9 @@ _UPPER_REACH = 0.24             # m from the wrist to where the forearm goes out
 _TREMBLE = 4e-4                 # m and, per component, a third of it per radian
 _SQUEEZED = 0.45                # opening about the bottle's 40 mm
 _GRASP = 0.072                  # m over the bottle's foot, as the robot's expert
+_SQUEEZED_THIN = 0.30           # about the umbrella's 28 mm
+# m of its axis over the table: on its blocks, and in the rack.
+_AXIS, _LAID = 0.064, 0.084
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,40 @@ def _transfer(scenario: Scenario, table_z: float, start: np.ndarray,
         _Key(pace * 0.2, lay, there, wide)], 'bottle', rng)
 
 
+def _rack(scenario: Scenario, table_z: float, start: np.ndarray,
+          rng: np.random.Generator) -> HandPlan:
+    """Take the umbrella about its middle from above, turn it over the rack, lay it in, let go."""
+    top = table_z + scenario.table_dz
+    umbrella, rack = (np.array([*scenario.at(name), top]) for name in ('umbrella', 'rack'))
+    pace, tilt = float(rng.uniform(0.8, 1.25)), float(rng.uniform(0.35, 0.65))
+    roll, skew = float(rng.uniform(-0.15, 0.15)), float(rng.uniform(-0.08, 0.08))
+    here, there = (_turn(scenario.yaw(name) + skew, tilt, roll) for name in ('umbrella', 'rack'))
+    up = np.array([0.0, 0.0, float(rng.uniform(0.06, 0.09))])
+    along = float(rng.uniform(-0.012, 0.012))
+    past = 0.012
+    pick, lay = (spot + along * np.array([turn[0, 0], turn[1, 0], 0.0]) / np.sin(tilt)
+                 + np.array([0.0, 0.0, height]) + past * turn[:, 0]
+                 for spot, turn, height in ((umbrella, here, _AXIS), (rack, there, _LAID)))
+    lay = lay + [*rng.uniform(-0.008, 0.008, size=2), 0.0]
+    wide = float(rng.uniform(0.7, 1.0))
+    begin = _turn(float(rng.uniform(-0.3, 0.3)), tilt + float(rng.uniform(0.0, 0.4)), roll)
+    near = pick - float(rng.uniform(0.06, 0.09)) * here[:, 0]
+    away, carry = float(np.linalg.norm(near - start)), float(np.linalg.norm(lay - pick))
+    bow = (0.0, float(rng.uniform(-0.15, 0.15)) * away, float(rng.uniform(0.0, 0.2)) * away)
+    return HandPlan(pose_of(begin, start), float(rng.uniform(0.2, 0.6)), [
+        _Key(pace * (0.8 + 2.5 * away), near, here, wide, bow),
+        _Key(pace * 0.9, pick, here, wide),
+        _Key(pace * 0.4, pick, here, _SQUEEZED_THIN),
+        _Key(pace * 0.7, pick + up, here, _SQUEEZED_THIN, holds=True),
+        _Key(pace * (0.7 + 2.5 * carry), lay + up, there, _SQUEEZED_THIN, holds=True),
+        _Key(pace * 0.8, lay, there, _SQUEEZED_THIN, holds=True),
+        _Key(pace * 0.4, lay, there, wide),
+        _Key(pace * 0.2, lay, there, wide)], 'umbrella', rng)
+
+
 _Planner = Callable[[Scenario, float, np.ndarray, np.random.Generator], HandPlan]
-HAND_TASKS: dict[str, _Planner] = {'click_bell': _press, 'bottle_on_pad': _transfer}
+HAND_TASKS: dict[str, _Planner] = {
+    'click_bell': _press, 'bottle_on_pad': _transfer, 'umbrella_rack': _rack}
 
 
 def plan_hand(scenario: Scenario, table_z: float, start: np.ndarray,

@@ -89,9 +89,18 @@ class Scenario:
 
         :raises SimError: it is not in this scene.
         """
+        at = self._place(body).at
+        assert at is not None
+        return at
+
+    def yaw(self, body: str) -> float:
+        """Return how a thing is turned about the vertical [rad]; raises SimError as ``at``."""
+        return self._place(body).yaw
+
+    def _place(self, body: str) -> Place:
         for place in self.places:
             if place.body == body and place.at is not None:
-                return place.at
+                return place
         raise SimError(f'no {body} in {self.task} seed {self.seed}, level {self.level}')
 
     def apply(self, model: mujoco.MjModel) -> None:
