@@ -44,10 +44,19 @@ evaluate: setup
 # again; a training that was interrupted goes on.
 RESULTS := runs/results
 MEASURE := $(MIVLA) evaluate --episodes 100 --realtime 0
-# Of the bottle's scenes the first were looked at while the task was made.
-BOTTLE := $(MEASURE) --task bottle_on_pad --first-seed 200100 --out $(RESULTS)/evaluate/bottle_on_pad
-LEARN = $(MIVLA) finetune --seed 1 --threads 1 --out $(@D) $(if $(wildcard $(@D).training),--resume)
-LEARN_BOTTLE = $(LEARN) $(RESULTS)/bags/bottle_on_pad --recipe tiny_varied
+# Of the bottle's and the umbrella's scenes the first were looked at while the tasks were made.
+UNSEEN := --first-seed 200100
+BOTTLE := $(MEASURE) --task bottle_on_pad $(UNSEEN) --out $(RESULTS)/evaluate/bottle_on_pad
+RACK := $(MEASURE) --task umbrella_rack $(UNSEEN)
+RESUME = --out $(@D) $(if $(wildcard $(@D).training),--resume)
+LEARN = $(MIVLA) finetune --seed 1 --threads 1 $(RESUME)
+LEARN_BOTTLE = $(LEARN) $(RESULTS)/bags/bottle_on_pad
+PRETRAIN = $(MIVLA) pretrain --seed 1 --threads 1 --steps 3000 $(RESUME) \
+	--hands $(RESULTS)/hands/$(1) --robots $(RESULTS)/bags/$(1)
+# What ours is compared with: from the same bags, as many steps in all.
+OTHERS := scratch act
+# The same with other recipes.
+VARIED := scratch_short bottle_varied scratch_varied act_varied bc_varied
 
 results: results-tasks results-ood results-baselines results-ablation
 
@@ -59,30 +68,41 @@ $(RESULTS)/hands/%.done: | setup
 	@$(MIVLA) generate-hands --task $* --count 100 --out $(@:.done=) && touch $@
 
 $(RESULTS)/trunk/config.json: $(RESULTS)/bags/bottle_on_pad.done $(RESULTS)/hands/bottle_on_pad.done
-	@$(MIVLA) pretrain --hands $(RESULTS)/hands/bottle_on_pad --robots $(RESULTS)/bags/bottle_on_pad \
-		--seed 1 --threads 1 --steps 3000 --out $(@D) $(if $(wildcard $(@D).training),--resume)
+	@$(call PRETRAIN,bottle_on_pad)
+
+$(RESULTS)/trunk_umbrella_rack/config.json: $(RESULTS)/bags/umbrella_rack.done $(RESULTS)/hands/umbrella_rack.done
+	@$(call PRETRAIN,umbrella_rack) --robot arx5_x5
 
 $(RESULTS)/bottle_on_pad/config.json: $(RESULTS)/trunk/config.json
-	@$(LEARN_BOTTLE) --preset tiny --from $(RESULTS)/trunk --steps 5000
+	@$(LEARN_BOTTLE) --preset tiny --recipe tiny --from $(RESULTS)/trunk --steps 3600
 
-# H-RDT's geometry without mutual imitation, at the size of tiny: as many steps in all.
+$(RESULTS)/umbrella_rack/config.json: $(RESULTS)/trunk_umbrella_rack/config.json
+	@$(LEARN) $(RESULTS)/bags/umbrella_rack --robot arx5_x5 --preset tiny --recipe tiny \
+		--from $(RESULTS)/trunk_umbrella_rack --steps 3600
+
+# H-RDT's geometry without mutual imitation, at the size of tiny.
 $(RESULTS)/scratch/config.json: $(RESULTS)/bags/bottle_on_pad.done
-	@$(LEARN_BOTTLE) --preset tiny
+	@$(LEARN_BOTTLE) --preset tiny --recipe tiny --steps 6600
 
-# The same with the recipe that suits it better.
-$(RESULTS)/scratch_plain/config.json: $(RESULTS)/bags/bottle_on_pad.done
-	@$(LEARN) $(RESULTS)/bags/bottle_on_pad --preset tiny --recipe tiny --steps 3600
+$(RESULTS)/act/config.json: $(RESULTS)/bags/bottle_on_pad.done
+	@$(LEARN_BOTTLE) --policy act --recipe tiny --steps 6600
 
-$(RESULTS)/act/config.json $(RESULTS)/bc/config.json: $(RESULTS)/bags/bottle_on_pad.done
-	@$(LEARN_BOTTLE) --policy $(notdir $(@D))
+$(RESULTS)/scratch_short/config.json: $(RESULTS)/bags/bottle_on_pad.done
+	@$(LEARN_BOTTLE) --preset tiny --recipe tiny --steps 3600
 
-$(RESULTS)/umbrella_rack/config.json: $(RESULTS)/bags/umbrella_rack.done
-	@$(LEARN) $(RESULTS)/bags/umbrella_rack --robot arx5_x5 --recipe tiny_varied
+$(RESULTS)/bottle_varied/config.json: $(RESULTS)/trunk/config.json
+	@$(LEARN_BOTTLE) --preset tiny --recipe tiny_varied --from $(RESULTS)/trunk --steps 5000
+
+$(RESULTS)/scratch_varied/config.json: $(RESULTS)/bags/bottle_on_pad.done
+	@$(LEARN_BOTTLE) --preset tiny --recipe tiny_varied
+
+$(RESULTS)/act_varied/config.json $(RESULTS)/bc_varied/config.json: $(RESULTS)/bags/bottle_on_pad.done
+	@$(LEARN_BOTTLE) --policy $(patsubst %_varied,%,$(notdir $(@D))) --recipe tiny_varied
 
 results-tasks: setup $(RESULTS)/bottle_on_pad/config.json $(RESULTS)/umbrella_rack/config.json
 	@$(MEASURE) --task click_bell --level easy,hard
 	@$(BOTTLE) --policy $(RESULTS)/bottle_on_pad --level easy,hard
-	@$(MEASURE) --task umbrella_rack --policy $(RESULTS)/umbrella_rack --level easy,hard
+	@$(RACK) --policy $(RESULTS)/umbrella_rack --level easy,hard
 
 results-ood: setup $(RESULTS)/bottle_on_pad/config.json
 	@$(MEASURE) --task click_bell --level novel_object,unseen_pose,distractor --controls 0
@@ -90,8 +110,8 @@ results-ood: setup $(RESULTS)/bottle_on_pad/config.json
 		--level novel_object,unseen_pose,distractor
 	@$(MIVLA) bench novelty
 
-results-baselines: setup $(foreach name,bottle_on_pad scratch scratch_plain act bc,$(RESULTS)/$(name)/config.json)
-	@for name in scratch scratch_plain act bc; do \
+results-baselines: setup $(foreach name,bottle_on_pad $(OTHERS) $(VARIED),$(RESULTS)/$(name)/config.json)
+	@for name in $(OTHERS) $(VARIED); do \
 		$(BOTTLE) --level easy,hard --controls 0 --policy $(RESULTS)/bottle_on_pad \
 			--against $(RESULTS)/$$name || exit 1; \
 	done
