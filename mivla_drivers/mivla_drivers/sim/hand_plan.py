@@ -25,11 +25,7 @@ __all__ = ['HAND_TASKS', 'HandPlan', 'plan_hand']
 _SHOULDER = np.array([-0.25, -0.30, 0.50])
 _UPPER_REACH = 0.24             # m from the wrist to where the forearm goes out of the pictures
 _TREMBLE = 4e-4                 # m and, per component, a third of it per radian
-_SQUEEZED = 0.45                # opening about the bottle's 40 mm
-_GRASP = 0.072                  # m over the bottle's foot, as the robot's expert
-_SQUEEZED_THIN = 0.30           # about the umbrella's 28 mm
-# m of its axis over the table: on its blocks, and in the rack.
-_AXIS, _LAID = 0.064, 0.084
+_PAST = 0.012                   # m by which the fingers reach past the thing's axis
 
 
 @dataclass(frozen=True)
@@ -127,71 +123,90 @@ def _press(scenario: Scenario, table_z: float, start: np.ndarray,
         _Key(pace * 0.30, bottom, turn, 0.0)], '', rng)
 
 
-def _transfer(scenario: Scenario, table_z: float, start: np.ndarray,
-              rng: np.random.Generator) -> HandPlan:
-    """Take the bottle from the side, carry it over the table, put it on the pad, let go."""
-    top = table_z + scenario.table_dz
-    bottle, pad = (np.array([*scenario.at(name), top]) for name in ('bottle', 'pad'))
-    pace, tilt = float(rng.uniform(0.8, 1.25)), float(rng.uniform(0.9, 1.2))
-    roll, skew = float(rng.uniform(-0.2, 0.2)), float(rng.uniform(-0.2, 0.2))
-    here, there = (_turn(float(np.arctan2(spot[1], spot[0])) + skew, tilt, roll)
-                   for spot in (bottle, pad))
-    up = np.array([0.0, 0.0, float(rng.uniform(0.04, 0.07))])
-    grasp = np.array([0.0, 0.0, _GRASP + float(rng.uniform(-0.006, 0.006))])
-    put = np.array([*rng.uniform(-0.008, 0.008, size=2), 0.0])
-    past = 0.012
-    pick, lay = (spot + grasp + past * turn[:, 0]
-                 for spot, turn in ((bottle, here), (pad + put, there)))
-    wide = float(rng.uniform(0.75, 1.0))
-    begin = _turn(float(rng.uniform(-0.3, 0.3)), tilt - float(rng.uniform(0.0, 0.3)), roll)
-    near = pick - float(rng.uniform(0.06, 0.09)) * here[:, 0]
-    away, carry = float(np.linalg.norm(near - start)), float(np.linalg.norm(lay - pick))
-    bow = (0.0, float(rng.uniform(-0.15, 0.15)) * away, float(rng.uniform(0.0, 0.2)) * away)
-    return HandPlan(pose_of(begin, start), float(rng.uniform(0.2, 0.6)), [
-        _Key(pace * (0.8 + 2.5 * away), near, here, wide, bow),
-        _Key(pace * 0.9, pick, here, wide),
-        _Key(pace * 0.4, pick, here, _SQUEEZED),
-        _Key(pace * 0.6, pick + up, here, _SQUEEZED, holds=True),
-        _Key(pace * (0.7 + 2.5 * carry), lay + up, there, _SQUEEZED, holds=True),
-        _Key(pace * 0.7, lay, there, _SQUEEZED, holds=True),
-        _Key(pace * 0.4, lay, there, wide),
-        _Key(pace * 0.2, lay, there, wide)], 'bottle', rng)
+@dataclass(frozen=True)
+class _Carry:
+    """
+    How a thing is taken to its goal; pairs are ranges of what is drawn.
 
+    :param turned: the fingers lie across thing and goal as these are turned; else they point
+        outwards from the bench's origin.
+    :param tilt: of the fingers from straight down [rad]; roll, skew: about the fingers and the
+        vertical, either way.
+    :param lean: by which they lean more, at most, as the hand comes [rad].
+    :param lift: height at which it is carried over where it lay [m].
+    :param slack: by which the grasp differs along the thing and in height [m].
+    :param squeezed: opening about the thing.
+    :param taken: height of the grasp over the table [m]; laid: at the goal.
+    :param seconds: that lifting and lowering take at a common pace.
+    """
 
-def _rack(scenario: Scenario, table_z: float, start: np.ndarray,
-          rng: np.random.Generator) -> HandPlan:
-    """Take the umbrella about its middle from above, turn it over the rack, lay it in, let go."""
-    top = table_z + scenario.table_dz
-    umbrella, rack = (np.array([*scenario.at(name), top]) for name in ('umbrella', 'rack'))
-    pace, tilt = float(rng.uniform(0.8, 1.25)), float(rng.uniform(0.35, 0.65))
-    roll, skew = float(rng.uniform(-0.15, 0.15)), float(rng.uniform(-0.08, 0.08))
-    here, there = (_turn(scenario.yaw(name) + skew, tilt, roll) for name in ('umbrella', 'rack'))
-    up = np.array([0.0, 0.0, float(rng.uniform(0.06, 0.09))])
-    along = float(rng.uniform(-0.012, 0.012))
-    past = 0.012
-    pick, lay = (spot + along * np.array([turn[0, 0], turn[1, 0], 0.0]) / np.sin(tilt)
-                 + np.array([0.0, 0.0, height]) + past * turn[:, 0]
-                 for spot, turn, height in ((umbrella, here, _AXIS), (rack, there, _LAID)))
-    lay = lay + [*rng.uniform(-0.008, 0.008, size=2), 0.0]
-    wide = float(rng.uniform(0.7, 1.0))
-    begin = _turn(float(rng.uniform(-0.3, 0.3)), tilt + float(rng.uniform(0.0, 0.4)), roll)
-    near = pick - float(rng.uniform(0.06, 0.09)) * here[:, 0]
-    away, carry = float(np.linalg.norm(near - start)), float(np.linalg.norm(lay - pick))
-    bow = (0.0, float(rng.uniform(-0.15, 0.15)) * away, float(rng.uniform(0.0, 0.2)) * away)
-    return HandPlan(pose_of(begin, start), float(rng.uniform(0.2, 0.6)), [
-        _Key(pace * (0.8 + 2.5 * away), near, here, wide, bow),
-        _Key(pace * 0.9, pick, here, wide),
-        _Key(pace * 0.4, pick, here, _SQUEEZED_THIN),
-        _Key(pace * 0.7, pick + up, here, _SQUEEZED_THIN, holds=True),
-        _Key(pace * (0.7 + 2.5 * carry), lay + up, there, _SQUEEZED_THIN, holds=True),
-        _Key(pace * 0.8, lay, there, _SQUEEZED_THIN, holds=True),
-        _Key(pace * 0.4, lay, there, wide),
-        _Key(pace * 0.2, lay, there, wide)], 'umbrella', rng)
+    thing: str
+    goal: str
+    turned: bool
+    tilt: tuple[float, float]
+    roll: float
+    skew: float
+    lean: float
+    lift: tuple[float, float]
+    slack: tuple[float, float]
+    squeezed: float
+    taken: float
+    laid: float
+    wide: tuple[float, float]
+    seconds: tuple[float, float]
+
+    def __call__(self, scenario: Scenario, table_z: float, start: np.ndarray,
+                 rng: np.random.Generator) -> HandPlan:
+        """Take the thing, carry it over the table, put it where it belongs, let go."""
+        top = table_z + scenario.table_dz
+        thing, goal = (np.array([*scenario.at(name), top]) for name in (self.thing, self.goal))
+        pace, tilt = float(rng.uniform(0.8, 1.25)), float(rng.uniform(*self.tilt))
+        roll, skew = (float(rng.uniform(-most, most)) for most in (self.roll, self.skew))
+        here, there = (_turn(self._bearing(scenario, name) + skew, tilt, roll)
+                       for name in (self.thing, self.goal))
+        up = np.array([0.0, 0.0, float(rng.uniform(*self.lift))])
+        along, height = float(rng.uniform(-1.0, 1.0)) * np.array(self.slack)
+        put = np.array([*rng.uniform(-0.008, 0.008, size=2), 0.0])
+        pick, lay = (spot + along * turn[:, 0] * [1.0, 1.0, 0.0] / np.sin(tilt)
+                     + [0.0, 0.0, over + height] + _PAST * turn[:, 0]
+                     for spot, turn, over in ((thing, here, self.taken),
+                                              (goal + put, there, self.laid)))
+        wide = float(rng.uniform(*self.wide))
+        begin = _turn(float(rng.uniform(-0.3, 0.3)), tilt + self.lean * float(rng.uniform()),
+                      roll)
+        near = pick - float(rng.uniform(0.06, 0.09)) * here[:, 0]
+        away, carry = float(np.linalg.norm(near - start)), float(np.linalg.norm(lay - pick))
+        bow = (0.0, float(rng.uniform(-0.15, 0.15)) * away, float(rng.uniform(0.0, 0.2)) * away)
+        lifting, lowering = self.seconds
+        return HandPlan(pose_of(begin, start), float(rng.uniform(0.2, 0.6)), [
+            _Key(pace * (0.8 + 2.5 * away), near, here, wide, bow),
+            _Key(pace * 0.9, pick, here, wide),
+            _Key(pace * 0.4, pick, here, self.squeezed),
+            _Key(pace * lifting, pick + up, here, self.squeezed, holds=True),
+            _Key(pace * (0.7 + 2.5 * carry), lay + up, there, self.squeezed, holds=True),
+            _Key(pace * lowering, lay, there, self.squeezed, holds=True),
+            _Key(pace * 0.4, lay, there, wide),
+            _Key(pace * 0.2, lay, there, wide)], self.thing, rng)
+
+    def _bearing(self, scenario: Scenario, name: str) -> float:
+        x, y = scenario.at(name)
+        return scenario.yaw(name) if self.turned else float(np.arctan2(y, x))
 
 
 _Planner = Callable[[Scenario, float, np.ndarray, np.random.Generator], HandPlan]
 HAND_TASKS: dict[str, _Planner] = {
-    'click_bell': _press, 'bottle_on_pad': _transfer, 'umbrella_rack': _rack}
+    'click_bell': _press,
+    # From the side, where the robot's expert takes it.
+    'bottle_on_pad': _Carry(
+        'bottle', 'pad', turned=False, tilt=(0.9, 1.2), roll=0.2, skew=0.2, lean=-0.3,
+        lift=(0.04, 0.07), slack=(0.0, 0.006), squeezed=0.45, taken=0.072, laid=0.072,
+        wide=(0.75, 1.0), seconds=(0.6, 0.7)),
+    # From above, about the middle of its axis, which lies 64 mm over the table, 84 in the rack.
+    'umbrella_rack': _Carry(
+        'umbrella', 'rack', turned=True, tilt=(0.35, 0.65), roll=0.15, skew=0.08, lean=0.4,
+        lift=(0.06, 0.09), slack=(0.012, 0.0), squeezed=0.30, taken=0.064, laid=0.084,
+        wide=(0.7, 1.0), seconds=(0.7, 0.8)),
+}
 
 
 def plan_hand(scenario: Scenario, table_z: float, start: np.ndarray,
