@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from mivla_bringup.dataset.findings import findings, grade_counts
 from mivla_bringup.dataset.gather import Dataset, DatasetError, of_bags, of_episodes
 from mivla_bringup.dataset.page import write_page
 from mivla_bringup.errors import UsageError
@@ -35,7 +36,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """
-    Write the page and print where it is.
+    Write the page; print what stands out, and last where the page is.
 
     :raises DatasetError: the episodes are of several robots, or there is none.
     """
@@ -52,6 +53,11 @@ def run(args: Namespace) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     out = Path(args.out).expanduser() if args.out else folders[0] / 'dataset-report.html'
+    grades = grade_counts(data)
+    minutes = sum(item.seconds for item in data.episodes) / 60.0
+    print(f'{len(data.episodes)} episodes, {minutes:.1f} min; {grades["good"]} to be trained on')
+    for sentence in findings(data):
+        print(f'worth a look: {sentence}')
     print(write_page(data, out))
     return 0
 

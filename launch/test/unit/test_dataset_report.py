@@ -57,7 +57,10 @@ def test_the_page_says_what_is_in_the_bags(bags: Path, tmp_path: Path) -> None:
 def test_the_command_writes_beside_the_bags(
         bags: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(['dataset', 'report', str(bags), '--pictures', '0']) == 0
-    page = Path(capsys.readouterr().out.strip())
+    *said, path = capsys.readouterr().out.splitlines()
+    page = Path(path)
+    assert said[0].startswith('5 episodes, ') and said[0].endswith('; 3 to be trained on')
+    assert any('7 messages are missing' in line for line in said[1:])
     assert page.parent == bags and 'image/jpeg' not in page.read_text()
     assert cli.main(['dataset', 'report', str(bags / 'nowhere')]) == 1
     capsys.readouterr()
