@@ -54,7 +54,9 @@ def main(argv: Sequence[str]) -> int:
     request = Request(_policies(arguments), arguments.robot or robot_of(arguments.task),
                       arguments.task, levels, arguments.episodes,
                       min(arguments.controls, arguments.episodes),
-                      arguments.limit or task_of(arguments.task).limit_s, arguments.first_seed)
+                      arguments.limit or task_of(arguments.task).limit_s, arguments.first_seed,
+                      tuple(dict.fromkeys(word.strip() for word in arguments.without.split(',')
+                                          if word.strip())))
     folder = Path(arguments.out or _default_folder(request)).expanduser()
     # Who ends it politely finds the same order as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -99,6 +101,9 @@ def _parser() -> Parser:
                         help='of the same seeds, in real time through the graph; 0: none')
     parser.add_argument('--controls', type=int, default=CONTROLS,
                         help='seeds of each control; 0: none')
+    parser.add_argument('--without', default='', metavar='CAMERA',
+                        help='one or several with commas: on the seeds of the controls, what the '
+                             'policy does without its pictures')
     parser.add_argument('--limit', type=float, default=0.0,
                         help='s that a policy is given (default: the task\'s)')
     parser.add_argument('--films', type=int, default=4, help='failures to film; 0: none')
@@ -148,7 +153,7 @@ def measure(request: Request, journal: Journal, workers: int) -> list[str]:
     for policy in request.policies:
         # Made here once, and so refused in one line: a worker that cannot load it would die.
         whole = policy.open(profile)
-        possible, why = controls_of(whole, policy)
+        possible, why = controls_of(whole, policy, request.without)
         kinds[policy.digest] = possible
         if request.controls > 0:
             aside += why

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from mivla_bringup.bench.result import revision
 from mivla_bringup.errors import BringupError
-from mivla_bringup.evaluation.journal import Job, Journal, Row
+from mivla_bringup.evaluation.journal import WITHOUT, Job, Journal, Row
 from mivla_bringup.evaluation.policies import PolicyRef
 from mivla_core.errors import MivlaError
 from mivla_core.profile import RobotProfile, load_profile
@@ -41,6 +41,8 @@ class Request:
     :param episodes: seeds of every level.
     :param controls: of these, for each control.
     :param limit_s: that a policy is given [s].
+    :param without: cameras whose worth is measured: the policy runs on the controls' seeds with
+        such a camera's pictures replaced by their mean.
     :param first: of the seeds; another than the default to tune on scenes that the published
         numbers are not of.
     :raises EvaluationError: seeds that are not the evaluation's own.
@@ -54,6 +56,7 @@ class Request:
     controls: int
     limit_s: float
     first: int = EVAL_SEEDS.start
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         last = self.first + self.episodes - 1
@@ -227,19 +230,22 @@ def _policy(job: Job, request: Request, profile: RobotProfile, made: dict[Any, A
         made[job.policy, 'policy'] = ref.open(profile)
     if key not in made:
         whole = made[job.policy, 'policy']
-        if job.kind == 'blind':
-            made[key] = BlindPolicy(whole, whole.image_means)
+        if job.kind == 'blind' or job.kind.startswith(WITHOUT):
+            made[key] = BlindPolicy(whole, whole.image_means, job.kind.partition(WITHOUT)[2])
         else:
             assert job.kind == 'replay' and ref.checkpoint is not None
             made[key] = ReplayPolicy(load_demonstrations(ref.checkpoint), whole.specs[0])
     return made[key]
 
 
-def controls_of(policy: Any, ref: PolicyRef) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def controls_of(policy: Any, ref: PolicyRef, without: Sequence[str] = ()) -> tuple[
+        tuple[str, ...], tuple[str, ...]]:
     """
     Return the controls that can be made of a policy, and why the others cannot.
 
     :param policy: as ``ref.open`` gives it.
+    :param without: cameras, as of ``Request``.
+    :raises PolicyError: the policy looks at no such camera.
     """
     from mivla_policy.learn.controls import BlindPolicy, load_demonstrations
     kinds, why = [], []
@@ -257,5 +263,8 @@ def controls_of(policy: Any, ref: PolicyRef) -> tuple[tuple[str, ...], tuple[str
         kinds.append('replay')
     except MivlaError as err:
         why.append(f'{ref.name}: no replay control: {err}')
+    for role in without:
+        BlindPolicy(policy, getattr(policy, 'image_means', {}), role)
+        kinds.append(f'{WITHOUT}{role}')
     return tuple(kinds), tuple(why)
 

@@ -15,10 +15,12 @@ from typing import Any, Optional, TextIO
 
 from mivla_bringup.errors import BringupError
 
-__all__ = ['Job', 'Journal', 'JournalError', 'KINDS', 'Row']
+__all__ = ['Job', 'Journal', 'JournalError', 'KINDS', 'Row', 'WITHOUT']
 
 # The policy in lockstep, the two controls that must fail, and the policy through the graph.
 KINDS = ('policy', 'blind', 'replay', 'realtime')
+# And before the role of a camera: the policy in lockstep without its pictures.
+WITHOUT = 'without_'
 # A new number makes the rows before it other episodes; raise it when what is simulated changes.
 PROTOCOL = 1
 
@@ -33,7 +35,7 @@ class Job:
     One episode to run.
 
     :param policy: digest, see ``policies.PolicyRef``.
-    :param kind: one of ``KINDS``.
+    :param kind: one of ``KINDS``, or ``WITHOUT`` and a camera's role.
     :param robot: hash of its profile.
     :param limit_s: that the policy is given [s].
     """

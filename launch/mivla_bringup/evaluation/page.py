@@ -18,6 +18,7 @@ from mivla_bringup.bench.result import Result, hardware
 from mivla_bringup.evaluation.charts import difference_bar, histogram, whiskers
 from mivla_bringup.evaluation.episodes import Request
 from mivla_bringup.evaluation.films import Film
+from mivla_bringup.evaluation.journal import WITHOUT
 from mivla_bringup.evaluation.paired import Comparison
 from mivla_bringup.evaluation.summary import Cell
 from mivla_bringup.session_report import STYLE
@@ -202,11 +203,12 @@ def _how(request: Request, result: Result, command: str) -> str:
 
 def _short(cell: Cell, request: Request) -> str:
     name = f'{cell.policy.name}, ' if len(request.policies) > 1 else ''
-    return f'{name}{cell.level}{_KIND[cell.kind]}'
+    return f'{name}{cell.level}' + _KIND.get(
+        cell.kind, f' (without the camera {cell.kind.removeprefix(WITHOUT)})')
 
 
 def _colour(cell: Cell, request: Request) -> str:
-    if cell.kind in ('blind', 'replay'):
+    if cell.kind not in ('policy', 'realtime'):
         return 'plain'
     return 'measured' if cell.policy is request.policies[0] else 'applied'
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mivla_bringup.bench.result import Metric, Result, wilson
 from mivla_bringup.evaluation.episodes import Request
-from mivla_bringup.evaluation.journal import KINDS, PROTOCOL, Journal, Row
+from mivla_bringup.evaluation.journal import KINDS, PROTOCOL, WITHOUT, Journal, Row
 from mivla_bringup.evaluation.paired import Comparison, compare
 from mivla_bringup.evaluation.policies import PolicyRef
 
@@ -83,7 +83,7 @@ def cells_of(request: Request, journal: Journal) -> list[Cell]:
     """Return what was measured, in the order of the request; without what was not."""
     cells = []
     for policy in request.policies:
-        for kind in KINDS:
+        for kind in (*KINDS, *(f'{WITHOUT}{role}' for role in request.without)):
             for level in request.levels:
                 rows = tuple(row for row in journal.of(policy.digest, kind, request.task, level)
                              if row.job.seed in request.seeds)
@@ -136,7 +136,7 @@ def result_of(request: Request, journal: Journal) -> Result:
         word = {'policy': 'rate'}.get(cell.kind, cell.kind)
         name = f'{"other_" if other else ""}success_{word}{f"_{cell.level}" if several else ""}'
         aim = {'policy': '' if other else AIMS.get((request.task, cell.level), ''),
-               'realtime': ''}.get(cell.kind, CONTROL_AIM)
+               'blind': CONTROL_AIM, 'replay': CONTROL_AIM}.get(cell.kind, '')
         metrics[name] = Metric(cell.rate, '', aim)
         notes.append(f'{name}: {cell.words()}, mean score {cell.score:.3f}')
         if cell.kind == 'policy':

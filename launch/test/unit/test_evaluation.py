@@ -281,6 +281,24 @@ def test_every_task_is_measured_with_its_robot_on_every_level(task):
     assert not any(row.success or row.stopped for row in rows)
 
 
+def test_what_a_camera_is_worth_is_a_cell_of_its_own(tmp_path):
+    hold = policy_ref('hold', ['horizon=16'])
+    asked = replace(request(('easy',), 3, 2, (hold,)), without=('wrist',))
+    jobs = jobs_of(asked, 'hash', {hold.digest: ('blind', 'without_wrist')})
+    assert [job.kind for job in jobs] == [
+        'policy', 'blind', 'without_wrist', 'policy', 'blind', 'without_wrist', 'policy']
+    with Journal(tmp_path / 'episodes.jsonl') as journal:
+        for job in jobs:
+            journal.add(row(job, job.kind == 'policy'))
+        found = result_of(asked, journal)
+        assert found.metrics['success_without_wrist'].value == 0.0
+        assert not found.metrics['success_without_wrist'].aim
+        assert found.metrics['success_rate'].value == 1.0 and found.metrics['success_blind'].aim
+        page = write_page(asked, cells_of(asked, journal), {}, [], found, '',
+                          tmp_path / 'page.html').read_text()
+        assert 'without the camera wrist' in page
+
+
 def test_a_job_is_one_line_of_json():
     assert Job(**json.loads(json.dumps(vars(Job('a', 'policy', 'h', 't', 'easy', 3, 1.0))))) == \
         Job('a', 'policy', 'h', 't', 'easy', 3, 1.0)

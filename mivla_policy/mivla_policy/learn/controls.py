@@ -32,15 +32,20 @@ MAX_DEMONSTRATION_BYTES = 256 << 20
 
 class BlindPolicy:
     """
-    Another policy, with every picture replaced by its training mean.
+    Another policy, with pictures replaced by their training mean.
 
     :param policy: that is blinded.
     :param image_means: camera role -> mean training picture, uint8 (height, width, 3).
+    :param only: this camera's pictures; '' for those of every one.
     """
 
-    def __init__(self, policy: Policy, image_means: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Raise PolicyError when the mean of a camera is missing."""
+    def __init__(self, policy: Policy, image_means: Mapping[str, NDArray[np.uint8]],
+                 only: str = '') -> None:
+        """Raise PolicyError when the mean of a camera is missing, or there is no such camera."""
         roles = [role for spec in policy.specs for role in spec.camera_roles]
+        if only and only not in roles:
+            raise PolicyError(f'it looks at no camera {only!r}, but at {", ".join(roles)}')
+        roles = [only] if only else roles
         missing = [role for role in roles if role not in image_means]
         if missing:
             raise PolicyError(f'no mean picture of camera {", ".join(missing)}')
@@ -57,7 +62,8 @@ class BlindPolicy:
     def infer(self, queries: Sequence[Query]) -> Inference:
         """Answer without having looked: see ``Policy.infer``."""
         return self._policy.infer([
-            replace(query, observation=replace(query.observation, images=self._means))
+            replace(query, observation=replace(
+                query.observation, images={**query.observation.images, **self._means}))
             for query in queries])
 
 

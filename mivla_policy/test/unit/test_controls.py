@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,31 @@ def test_the_blind_control_sees_the_mean_picture_only() -> None:
     assert 'blind' in blind.specs[0].name
     with pytest.raises(PolicyError, match='head'):
         BlindPolicy(Looking(), {})
+
+
+class Comparing(Looking):
+    """Answers with by how much the head's picture is brighter than the wrist's."""
+
+    specs = (replace(SPEC, camera_roles=('head', 'wrist')),)
+
+    def infer(self, queries: Sequence[Query]) -> Inference:
+        """Return the difference of the means in every place."""
+        ready = [q.spec.prepare(q.observation).images for q in queries]
+        return Inference([np.full((3, 2), float(i['head'].mean()) - float(i['wrist'].mean()))
+                          for i in ready])
+
+
+def test_one_camera_alone_can_be_taken_away() -> None:
+    pictures = {role: np.full((40, 40, 3), value, np.uint8)
+                for role, value in (('head', 200), ('wrist', 30))}
+    seen = Observation(0, np.zeros(2), pictures, 'go')
+    means = {role: np.full((32, 32, 3), 50, np.uint8) for role in pictures}
+    assert chunk_of(Comparing(), seen)[0, 0] == 170.0
+    assert chunk_of(BlindPolicy(Comparing(), means, 'head'), seen)[0, 0] == 20.0
+    assert chunk_of(BlindPolicy(Comparing(), means, 'wrist'), seen)[0, 0] == 150.0
+    assert chunk_of(BlindPolicy(Comparing(), means), seen)[0, 0] == 0.0
+    with pytest.raises(PolicyError, match="no camera 'foot', but at head, wrist"):
+        BlindPolicy(Comparing(), means, 'foot')
 
 
 def demonstrations() -> list[Demonstration]:
