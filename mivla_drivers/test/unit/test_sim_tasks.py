@@ -196,6 +196,24 @@ def test_a_thing_that_was_put_there_by_nobody_is_no_success(task: str) -> None:
     assert (state.score, state.success) == (0.0, False)
 
 
+@pytest.mark.parametrize('along, across, reached', [
+    (0.0, 0.0, True), (-0.08, 0.0, True), (0.10, 0.0, True), (-0.12, 0.0, False),
+    (0.0, 0.035, False)])
+def test_an_umbrella_may_be_taken_anywhere_along_its_shaft(
+        along: float, across: float, reached: bool) -> None:
+    world = world_of('umbrella_rack')
+    address = world.model.jnt_qposadr[thing_joints(world.model, ('umbrella',))[0]]
+    mujoco.mj_forward(world.model, world.data)
+    yaw = 0.4
+    ahead, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
+    tip = world.data.site('tip').xpos
+    world.data.qpos[address:address + 2] = tip[:2] - along * ahead - across * left
+    world.data.qpos[address + 2] = tip[2] - 0.064
+    world.data.qpos[address + 3:address + 7] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+    mujoco.mj_forward(world.model, world.data)
+    assert bool(world.judge.state().stage) == reached
+
+
 def test_a_bottle_lying_on_the_pad_does_not_stand_on_it() -> None:
     world = world_of('bottle_on_pad')
     address = world.model.jnt_qposadr[thing_joints(world.model, ('bottle',))[0]]

@@ -27,7 +27,8 @@ class TransferRules:
     :param thing: loose body that is moved; ``goal``: body that it is moved to.
     :param stages: reached, grasped, lifted, over the goal, put down: their names.
     :param grasp: where it is held, in its own frame [m].
-    :param reached: so near comes a tip [m].
+    :param reached: so near comes a tip [m] ...
+    :param along: ... to there, or to where this range along its x from there may be held [m].
     :param lifted: so much higher than where it lay [m].
     :param within: of the goal's origin, along its x and y [m].
     :param heights: of the thing's origin over the goal's, put down: lowest, highest [m].
@@ -45,6 +46,7 @@ class TransferRules:
     heights: tuple[float, float]
     axis: int
     off: float
+    along: tuple[float, float] = (0.0, 0.0)
 
 
 class TransferJudge:
@@ -72,6 +74,12 @@ class TransferJudge:
         grasp: np.ndarray = self._data.xpos[self._thing] + turn @ self._rules.grasp
         return grasp
 
+    def _away(self) -> float:
+        """Return how far the nearest tip is from where the thing may be held [m]."""
+        off = (self._hands.tips() - self._grasp()) @ self._data.xmat[self._thing].reshape(3, 3)
+        off[:, 0] -= np.clip(off[:, 0], *self._rules.along)
+        return float(np.linalg.norm(off, axis=1).min())
+
     def _rise(self) -> float:
         """Return how much higher the thing is than where it lay [m]."""
         return float(self._data.xpos[self._thing][2]) - self._lay
@@ -88,10 +96,9 @@ class TransferJudge:
         if np.isnan(self._lay):
             self._lay = float(thing[2])
         self._held = self._hands.held(touching)
-        away = np.linalg.norm(self._hands.tips() - self._grasp(), axis=1)
         lifted = self._held and self._rise() >= rules.lifted
         for number, done in enumerate((
-                bool(away.min() <= rules.reached), self._held, lifted, lifted and self._over(),
+                self._away() <= rules.reached, self._held, lifted, lifted and self._over(),
                 self._put_down(touching)), 1):
             if done and self._stage == number - 1:
                 self._stage = number

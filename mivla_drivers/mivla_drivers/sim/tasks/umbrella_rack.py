@@ -154,7 +154,9 @@ RULES = TransferRules(
     stages=('reached', 'grasped', 'lifted', 'over the rack', 'racked'),
     grasp=(0.0, 0.0, _BLOCK + _RADIUS), reached=0.030, lifted=0.020, within=(0.045, _NOTCH),
     # Its origin lies a block lower than its underside.
-    heights=(_RACK - _BLOCK - 0.006, _RACK - _BLOCK + 0.022), axis=0, off=np.radians(20.0))
+    heights=(_RACK - _BLOCK - 0.006, _RACK - _BLOCK + 0.022), axis=0, off=np.radians(20.0),
+    # Wherever it is taken: what counts is that it lies in the rack.
+    along=(-0.085, 0.075))
 
 TASK = Task(
     name='umbrella_rack',
