@@ -180,7 +180,7 @@ def _result(setting: _Setting, made: dict[str, Path], rows: dict[str, list[Any]]
                            [(row.success, row.score) for row in rows['scratch']])
             metrics[f'{arm}_ahead'] = Metric(pair.difference, '')
             notes.append(f'{arm} less scratch: {pair.difference:+.3f}, 95 % '
-                         f'[{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}], p = {pair.p:.3f}')
+                         f'[{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}], p = {pair.p:.2g}')
     notes.append(
         f'{setting.task}, level {setting.level}, {setting.count} robot demonstrations, preset '
         f'{setting.preset}, {setting.steps} steps of fine-tuning after '
