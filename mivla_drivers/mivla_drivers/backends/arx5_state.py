@@ -23,6 +23,7 @@ MOTORS = 7
 _GRIPPER = 6
 OVER_TORQUE_NS = to_ns(0.04)        # the vendor's: 20 cycles of 2 ms above the ceiling
 _SILENT_NS = to_ns(0.1)
+_PAUSE_NS = to_ns(0.03)             # in which nobody answers: the whole bus was silent
 _KEPT_SETS = 40
 # The vendor's bounds of a sane reading: beyond them a zero mark or the gripper map is wrong.
 _SANE_ANGLE = 3.14                  # rad beyond a joint's limit
@@ -50,6 +51,8 @@ class ArxState:
         self._over: list[Optional[NowNs]] = [None] * MOTORS
         self._fresh: set[int] = set()
         self._sets_before = 0
+        self._last: Optional[NowNs] = None      # when any motor was heard
+        self._resumed = NowNs(0)                # when the bus was last heard after a pause
         self._newest: Optional[JointSample] = None
         self.received: Optional[NowNs] = None
         self.sets = 0
@@ -76,7 +79,9 @@ class ArxState:
         self.effort[index] = torque * motor.type.answer
         self.errors[index] = frame.error
         self.answers[index] += 1
-        self._heard[index] = now
+        if self._last is None or now - self._last > _PAUSE_NS:
+            self._resumed = now
+        self._heard[index] = self._last = now
         over = abs(self.effort[index]) > motor.torque
         self._over[index] = (self._over[index] or now) if over else None
         self._fresh.add(index)
@@ -141,7 +146,6 @@ class ArxState:
         """Return everything that must stop the arm, in words."""
         words = self.device_errors()
         hottest = self.heat.max(axis=1)
-        newest = max((heard for heard in self._heard if heard is not None), default=None)
         for i, (name, motor) in enumerate(zip(self._names, self._motors)):
             since, heard = self._over[i], self._heard[i]
             if since is not None and now - since >= OVER_TORQUE_NS:
@@ -154,8 +158,10 @@ class ArxState:
                 words.append(f'{name}: reads {self.position[i]:.3f}, far outside its range: '
                              + ('calibrate the gripper (gripper_open, gripper_width) and close it '
                                 'before power-on' if i == _GRIPPER else 'check its zero mark'))
-            # Silence of the whole arm is the age of the measurement; this is one motor's.
-            if newest is not None and heard is not None and newest - heard > _SILENT_NS:
+            # Silence of the whole arm is the age of the measurement; this is one motor's. When the
+            # bus comes back within a round of answers, some motors are heard before others.
+            if (self._last is not None and heard is not None
+                    and self._last - max(heard, self._resumed) > _SILENT_NS):
                 words.append(f'{name}: its motor (id {motor.can_id}) is silent while others '
                              'answer: check its cable')
         return words

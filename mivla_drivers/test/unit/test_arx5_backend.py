@@ -275,6 +275,22 @@ def test_the_joints_of_a_measurement_are_of_one_round(model):
         bench.control(0.1)
 
 
+def test_a_bus_that_comes_back_within_a_round_blames_no_motor(bench):
+    bench.ready()
+    bench.control(0.1, POSE)
+    bench.deaf = True
+    bench.control(0.2, POSE)
+    bench.deaf, bench.mute = False, {1, 2, 4}
+    for _ in range(2):      # the second read finds the answers to the first write
+        assert not bench.control(0.005, POSE).faults
+    bench.mute = set()
+    assert not bench.control(0.1, POSE).faults
+    bench.mute = {2}
+    assert not bench.control(0.09, POSE).faults
+    (words,) = bench.control(0.03, POSE).faults
+    assert words.startswith('joint2: its motor (id 2) is silent')
+
+
 def test_a_round_that_is_not_answered_in_time_is_told(bench):
     bench.ready()
     bench.control(0.1, POSE)
