@@ -18,6 +18,7 @@ import numpy as np
 
 from mivla_bringup.cli import Parser
 from mivla_bringup.errors import BringupError, UsageError
+from mivla_bringup.evaluate import robot_of
 from mivla_bringup.task_episodes import PICTURES
 from mivla_core.images import encode_jpeg
 from mivla_core.kinematics import Chain
@@ -31,7 +32,6 @@ from mivla_drivers.sim.render import CameraRenderer, intrinsics
 from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS, TRAIN_SEEDS, Scenario
 from mivla_drivers.sim.scene import cameras
 from mivla_drivers.sim.state_block import Snapshot
-from mivla_drivers.sim.tasks import task_of
 from mivla_policy.core.episode import FrameTrack
 from mivla_policy.formats.egodex import HandEpisode, HandTrack, write_hand_file
 from mivla_teleop.core.headset_frames import WORLD, raw_wrist
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     if not 0 <= arguments.first <= arguments.first + arguments.count <= len(HAND_SEEDS):
         raise UsageError(f'--first {arguments.first} and --count {arguments.count}: there are '
                          f'{len(HAND_SEEDS)} scenes')
-    profile = load_profile(arguments.robot or task_of(arguments.task).robots[0])
+    profile = load_profile(arguments.robot or robot_of(arguments.task))
     out = Path(arguments.out).expanduser()
     seeds = HAND_SEEDS[arguments.first:arguments.first + arguments.count]
     begun, frames = time.monotonic(), 0
