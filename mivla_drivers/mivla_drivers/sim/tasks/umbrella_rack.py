@@ -26,6 +26,7 @@ _RADIUS = 0.014
 _RACK = 0.070                   # bottom of the rack's notches over the table [m]
 _NOTCH = 0.030                  # half of their width at the bottom [m]
 _CANOPY: Rgb = (0.13, 0.45, 0.30)
+_STRAP: Rgb = (0.92, 0.85, 0.30)
 _FRAME: Rgb = (0.75, 0.62, 0.25)
 _NOVEL: tuple[tuple[str, Rgb], ...] = (
     ('umbrella_stick', (0.50, 0.34, 0.18)), ('umbrella_long', (0.72, 0.12, 0.30)))
@@ -36,8 +37,8 @@ _DECOY_X, _DECOY_Y, _DECOY_APART = (0.18, 0.48), (-0.36, 0.36), 0.17
 _GRIP = 'user="3 3" contype="3" conaffinity="3" condim="4" friction="1.2 0.02 0.001" priority="1"'
 _SEEN = 'contype="0" conaffinity="0" user="0 0"'
 _SHAPES = {
-    'umbrella_canopy': ('umbrella_grip', 'umbrella_canopy', 'umbrella_tip', 'umbrella_handle',
-                        'umbrella_hook'),
+    'umbrella_canopy': ('umbrella_grip', 'umbrella_canopy', 'umbrella_strap', 'umbrella_tip',
+                        'umbrella_handle', 'umbrella_hook'),
     'umbrella_stick': ('umbrella_stick',),
     'umbrella_long': ('umbrella_long',),
 }
@@ -45,6 +46,8 @@ _SHAPES = {
 
 def _umbrella_xml() -> str:
     # Its origin is the middle of its axis projected on the table it lies over; x to the handle.
+    # The strap that holds it folded is what the wrist's camera can tell the middle by: without it
+    # a shaft looks the same all along, and policies took it by the end they came to first.
     z = _BLOCK + _RADIUS
     return f'''
     <body name="umbrella" pos="0.34 -0.13 0">
@@ -54,6 +57,8 @@ def _umbrella_xml() -> str:
         fromto="-0.085 0 {z} 0.075 0 {z}" group="4" {_GRIP}/>
       <geom name="umbrella_canopy" type="capsule" size="{_RADIUS}"
         fromto="-0.085 0 {z} 0.045 0 {z}" {_SEEN}/>
+      <geom name="umbrella_strap" type="cylinder" size="{_RADIUS + 0.0008}"
+        fromto="-0.012 0 {z} 0.012 0 {z}" {_SEEN}/>
       <geom name="umbrella_tip" type="cylinder" size="0.003" fromto="-0.115 0 {z} -0.095 0 {z}"
         rgba="0.7 0.7 0.7 1" {_SEEN}/>
       <geom name="umbrella_handle" type="capsule" size="0.008" fromto="0.05 0 {z} 0.115 0 {z}"
@@ -116,7 +121,7 @@ def _draw(seed: int, level: str) -> Scenario:
     place = generator('umbrella_rack', seed, 0)
     umbrella, rack = _spot(place, UMBRELLA_X, UMBRELLA_Y), _spot(place, RACK_X, RACK_Y)
     look, table_dz, (others, more) = PLAIN, 0.0, no_clutter()
-    tint, frame, shape = _CANOPY, _FRAME, 'umbrella_canopy'
+    tint, strap, frame, shape = _CANOPY, _STRAP, _FRAME, 'umbrella_canopy'
     tints: dict[str, Rgb] = {**dict(zip(DECOYS, _DECOY_TINTS)), **dict(_NOVEL)}
     decoys = no_decoys()
     if level == 'hard':
@@ -125,6 +130,7 @@ def _draw(seed: int, level: str) -> Scenario:
         table_dz = float(around.uniform(*TABLE_DZ))
         tint, frame = varied(around, tint), varied(around, frame)
         others, more = draw_clutter(around)
+        strap = varied(around, strap)
     elif level == 'unseen_pose':
         odd = generator('umbrella_rack', seed, 3)
         umbrella = _spot(odd, UMBRELLA_X, UMBRELLA_Y, _UNSEEN)
@@ -136,7 +142,8 @@ def _draw(seed: int, level: str) -> Scenario:
         decoys = draw_decoys(generator('umbrella_rack', seed, 3), _DECOY_X, _DECOY_Y,
                              _DECOY_APART, (umbrella, rack), turned=True)
     turned = _outwards(umbrella, place), _outwards(rack, place)
-    tints.update({'umbrella_canopy': tint, 'rack_fore': frame, 'rack_aft': frame, **more})
+    tints.update({'umbrella_canopy': tint, 'umbrella_strap': strap, 'rack_fore': frame,
+                  'rack_aft': frame, **more})
     return Scenario(
         'umbrella_rack', seed, level, table_dz, look,
         (Place('umbrella', umbrella, turned[0]), Place('blocks', umbrella, turned[0]),
