@@ -21,6 +21,7 @@ from typing import Any
 from mivla_bringup.bench.result import Metric, Result, results_folder, revision, wilson
 from mivla_bringup.cli import Parser
 from mivla_bringup.errors import UsageError
+from mivla_bringup.evaluate import robot_of
 from mivla_bringup.evaluation.episodes import Request, jobs_of, run_job
 from mivla_bringup.evaluation.journal import Journal
 from mivla_bringup.evaluation.paired import compare
@@ -73,10 +74,10 @@ def main(argv: Sequence[str]) -> int:
     hands = Path(arguments.hands).expanduser() if arguments.hands else None
     if hands is None and set(arms) & {'human', 'h2r', 'both'}:
         raise UsageError('--hands: name a folder; "mivla generate-hands" makes one')
-    setting = _Setting(load_profile(arguments.robot), arguments.task, arguments.level,
-                       arguments.demonstrations, Path(arguments.out).expanduser(),
-                       arguments.preset, arguments.steps, arguments.pretraining_steps,
-                       arguments.seed, arguments.threads)
+    profile = load_profile(arguments.robot or robot_of(arguments.task))
+    setting = _Setting(profile, arguments.task, arguments.level, arguments.demonstrations,
+                       Path(arguments.out).expanduser(), arguments.preset, arguments.steps,
+                       arguments.pretraining_steps, arguments.seed, arguments.threads)
     made = _train(setting, arms, hands, arguments.max_hands)
     result = _measure(setting, made, arguments.episodes)
     result.save(results_folder())
@@ -102,11 +103,12 @@ def _train(setting: _Setting, arms: Sequence[str], hands: Path | None,
     todo = [arm for arm in arms if not found[arm].exists()]
     if not todo:
         return found
-    episodes = setting.episodes()
-    mapping, seen = HandMapping(setting.profile, load_mapping()), None
+    # Before the demonstrations: not every robot has an arm that a hand can stand for.
+    mapping = None if set(todo) <= set(UNTRAINED) else HandMapping(setting.profile, load_mapping())
+    episodes, seen = setting.episodes(), None
     for arm in todo:
         start = None
-        if arm not in UNTRAINED:
+        if mapping is not None and arm not in UNTRAINED:
             trunk = setting.folder / f'pretrained_{arm}'
             if not trunk.exists():
                 if seen is None and hands is not None and VARIANTS[arm][0]:
@@ -194,7 +196,8 @@ def _result(setting: _Setting, made: dict[str, Path], rows: dict[str, list[Any]]
 def _parser() -> Parser:
     parser = Parser(prog='mivla ablation', description=__doc__.partition('\n\n')[0])
     parser.add_argument('--task', default='click_bell', choices=sorted(INSTRUCTIONS))
-    parser.add_argument('--robot', default='piper', help='robot profile: a name or a path')
+    parser.add_argument('--robot', default='',
+                        help='robot profile: a name or a path (default: the one of the task)')
     parser.add_argument('--level', default='hard', choices=LEVELS)
     parser.add_argument('--arms', default=','.join(ARMS), help='with commas: ' + ', '.join(ARMS))
     parser.add_argument('--demonstrations', type=int, default=10, choices=sorted(PLACES),

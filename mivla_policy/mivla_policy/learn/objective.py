@@ -17,7 +17,7 @@ from mivla_policy.model.config import MiVLAConfig
 from mivla_policy.model.direct import Direct
 from mivla_policy.model.mivla import MiVLA, Slots
 
-__all__ = ['Batch', 'DirectObjective', 'FlowObjective', 'Objective', 'Towers', 'VARY',
+__all__ = ['Batch', 'DirectObjective', 'FlowObjective', 'Objective', 'SEEN', 'Towers', 'VARY',
            'make_network', 'make_objective']
 
 # Name -> tensor; every one begins with an axis of B observations, or of a multiple of B rows.
@@ -26,6 +26,7 @@ Batch = Mapping[str, Tensor]
 Towers = Callable[[Tensor], Tensor]
 
 VARY = 'vary.'    # in front of the random numbers of ``augment.draw`` in a batch
+SEEN = 'seen'     # bool (B, C) in a batch, False where an observation goes without a camera
 
 
 class Objective(nn.Module):
@@ -66,11 +67,14 @@ class Objective(nn.Module):
     def observation(self, batch: Batch) -> dict[str, Any]:
         """Return what the network sees: the keywords of ``encode_observation``."""
         sentence, count = batch['sentence'], len(batch['state'])
+        cameras = batch.get(SEEN)
+        if cameras is None and not self._all_cameras:
+            cameras = self.cameras.expand(count, -1)
         return {
             'images': self._seen(batch), 'state': batch['state'],
             'language': self.words[sentence], 'language_mask': self.mask[sentence],
             'slots': Slots((self.space,) * count, self.slots.expand(count, -1)),
-            'cameras': None if self._all_cameras else self.cameras.expand(count, -1)}
+            'cameras': cameras}
 
     def _seen(self, batch: Batch) -> Tensor:
         """Return pictures, float (B, C, 3, height, width), or features (B, N, F)."""

@@ -169,6 +169,7 @@ def pretrain(material: Material, preset: Preset, out_dir: Path, *, variant: str,
         raise ConfigError(f'{out_dir} or {folder} exists; choose another directory, or resume')
     recipe = Recipe.from_preset(preset.training, f'preset {preset.name}: training')
     config = _config(preset, material.profile, variant)
+    recipe.check_cameras(len(config.cameras))
     torch.set_num_threads(threads)
     views = material.views(variant, config, recipe.every_frame)
     normalizers = normalizers_of(views)

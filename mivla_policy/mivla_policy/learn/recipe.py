@@ -106,6 +106,9 @@ class Recipe:
     :param every_frame: learn from every frame of a bag; else from one per row of a chunk.
     :param tail_weight: weight in the loss of rows behind the end of a demonstration.
     :param kl_weight: of the divergence of ACT's latent from its prior.
+    :param camera_dropout: part of the observations that go without a camera, per camera in the
+        order of the model's cameras; empty: none. Never without all of them: one that drew that
+        keeps them. It keeps a policy from leaning on one camera alone.
     :param holdout_episodes: episodes left out of training, for a loss on unseen data.
     :param holdout_every: steps between two looks at them.
     :param patience: looks without a better loss on them after which training ends, with the
@@ -130,6 +133,7 @@ class Recipe:
     every_frame: bool = False
     tail_weight: float = 1.0
     kl_weight: float = 10.0
+    camera_dropout: tuple[float, ...] = ()
     holdout_episodes: int = 0
     holdout_every: int = 50
     patience: int = 0
@@ -150,6 +154,9 @@ class Recipe:
         for name in ('final_rate', 'ema_decay'):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f'{name} is {getattr(self, name)}; expected [0, 1)')
+        if not all(0.0 <= part < 1.0 for part in self.camera_dropout):
+            raise ConfigError(f'camera_dropout is {list(self.camera_dropout)}; expected numbers '
+                              'in [0, 1), one per camera')
         if len(self.betas) != 2 or not all(0.0 <= b < 1.0 for b in self.betas):
             raise ConfigError(f'betas is {list(self.betas)}; expected two numbers in [0, 1)')
         for name, known in (('schedule', SCHEDULES), ('precision', PRECISIONS)):
@@ -159,6 +166,13 @@ class Recipe:
         if self.patience and not self.holdout_episodes:
             raise ConfigError(f'patience is {self.patience} with holdout_episodes 0; an early '
                               'stop is decided on episodes left out')
+
+    def check_cameras(self, count: int) -> None:
+        """Raise ConfigError unless what is given per camera is given for ``count`` of them."""
+        for name, entries in (('augmentation.shift', self.augmentation.shift),
+                              ('camera_dropout', self.camera_dropout)):
+            if entries and len(entries) != count:
+                raise ConfigError(f'{name} has {len(entries)} entries for {count} cameras')
 
     @classmethod
     def from_preset(cls, training: Mapping[str, Any], where: str = 'training') -> Recipe:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
@@ -23,11 +23,11 @@ from torch import Tensor
 from mivla_policy.core.normalize import Normalizer
 from mivla_policy.learn.augment import draw, shifted
 from mivla_policy.learn.dataset import TrainingSet
-from mivla_policy.learn.objective import VARY, Batch, Objective
+from mivla_policy.learn.objective import SEEN, VARY, Batch, Objective
 from mivla_policy.learn.recipe import Recipe
 from mivla_policy.model.config import MiVLAConfig
 
-__all__ = ['Loader', 'Order', 'Samples', 'Source']
+__all__ = ['Loader', 'Order', 'Samples', 'Source', 'kept_cameras']
 
 
 class Source(Protocol):
@@ -100,8 +100,12 @@ class Samples:
         rows = self.order.next(self._recipe.batch_size, generator)
         numbers = {} if self._features is not None else draw(
             self._recipe.augmentation, len(rows), len(self._data.camera_roles), generator)
-        return {'rows': rows, **{VARY + name: value for name, value in numbers.items()},
-                **self._objective.draw(len(rows), generator)}
+        drawn = {'rows': rows, **{VARY + name: value for name, value in numbers.items()},
+                 **self._objective.draw(len(rows), generator)}
+        if self._recipe.camera_dropout:
+            drawn[SEEN] = kept_cameras(self._recipe.camera_dropout, self._objective.cameras.cpu(),
+                                       len(rows), generator)
+        return drawn
 
     def collect(self, drawn: Batch) -> dict[str, Tensor]:
         """Return the observations, the answers and what was drawn, of this process's part."""
@@ -125,6 +129,19 @@ class Samples:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See ``Source.restore``."""
         self.order.left = state['order'].clone()
+
+
+def kept_cameras(dropout: Sequence[float], there: Tensor, batch: int,
+                 generator: torch.Generator) -> Tensor:
+    """
+    Return which cameras each observation of a batch keeps, bool (B, C).
+
+    :param dropout: part of the observations that go without each of the C cameras.
+    :param there: bool (C,), True where the robot has the camera.
+    """
+    drawn = torch.rand((batch, len(dropout)), generator=generator)
+    kept = (drawn >= torch.tensor(dropout)) & there
+    return torch.where(kept.any(dim=1, keepdim=True), kept, there)
 
 
 def _share(value: Tensor, rank: int, processes: int) -> Tensor:

@@ -223,10 +223,7 @@ def train(data: TrainingSet, config: MiVLAConfig, recipe: Recipe, seed: int,
 def _check(data: TrainingSet, config: MiVLAConfig, recipe: Recipe, steps: int | None,
            time_budget_s: float | None, towers: Optional[Towers]) -> None:
     """Raise ConfigError for what contradicts itself."""
-    shift = recipe.augmentation.shift
-    if shift and len(shift) != len(config.cameras):
-        raise ConfigError(f'augmentation.shift has {len(shift)} entries for '
-                          f'{len(config.cameras)} cameras')
+    recipe.check_cameras(len(config.cameras))
     if (config.vision.kind == 'keypoints') != (towers is None):
         raise ConfigError(f'the network sees {config.vision.kind}; give the folder of both towers '
                           "for 'dinov2+siglip' (--vision), and only then")

@@ -21,9 +21,10 @@ from mivla_policy.errors import CheckpointError, ConfigError, TrainingStopped
 from mivla_policy.learn.augment import apply, augment, draw
 from mivla_policy.learn.dataset import TrainingSet, build_training_set
 from mivla_policy.learn.loop import Plan, schedule
+from mivla_policy.learn.objective import SEEN, make_objective
 from mivla_policy.learn.progress import Progress
 from mivla_policy.learn.recipe import Augmentation, Recipe
-from mivla_policy.learn.samples import Loader, Order
+from mivla_policy.learn.samples import Loader, Order, Samples, kept_cameras
 from mivla_policy.learn.state import load_state
 from mivla_policy.learn.train import TrainingResult, finetune, train, training_folder
 from mivla_policy.model.checkpoint import load_network
@@ -31,7 +32,8 @@ from mivla_policy.model.config import MiVLAConfig, Preset, VisionConfig
 
 Maker = Callable[..., Episode]
 RECIPE = Recipe(batch_size=16, warm_up_steps=5, learning_rate=3e-3, ema_decay=0.9,
-                holdout_episodes=2, holdout_every=5, augmentation=Augmentation(
+                holdout_episodes=2, holdout_every=5, camera_dropout=(0.3, 0.2),
+                augmentation=Augmentation(
                     shift=(1, 2), jitter=(0.3, 0.4, 0.5, 0.03), noise=0.02, share=0.5, crop=0.1,
                     patches=2))
 
@@ -263,6 +265,48 @@ def test_every_sample_is_seen_equally_often() -> None:
     order, generator = Order(np.arange(10)), torch.Generator().manual_seed(0)
     seen = torch.cat([order.next(4, generator) for _ in range(25)])
     assert torch.bincount(seen).tolist() == [10] * 10
+
+
+def test_cameras_are_left_out_as_often_as_asked_and_never_all_of_them() -> None:
+    generator, both = torch.Generator().manual_seed(0), torch.tensor([True, True])
+    kept = kept_cameras((0.6, 0.0), both, 20_000, generator)
+    assert abs(float(kept[:, 0].float().mean()) - 0.4) < 0.02
+    assert bool(kept[:, 1].all())
+    kept = kept_cameras((0.9, 0.9), both, 20_000, generator)
+    assert bool(kept.any(dim=1).all())
+    # A robot without the second camera keeps its only one.
+    assert torch.equal(kept_cameras((0.9, 0.9), torch.tensor([True, False]), 50, generator),
+                       torch.tensor([[True, False]]).expand(50, -1))
+
+
+@pytest.mark.parametrize('kind', ['mivla', 'act', 'bc'])
+def test_a_camera_that_was_left_out_says_nothing(data: TrainingSet, small_config: MiVLAConfig,
+                                                 kind: str) -> None:
+    config = replace(small_config, kind=kind)
+    recipe = replace(RECIPE, batch_size=4, camera_dropout=(0.5, 0.0), holdout_episodes=0,
+                     augmentation=Augmentation.none())
+    # A new network's answer is the same whatever it sees.
+    trained = train(data, config, recipe, seed=0, steps=10)
+    objective = make_objective(trained.network, data, recipe)
+    samples = Samples(data, config, recipe, trained.normalizer, objective, np.arange(len(data)))
+    batch = samples.collect(samples.draw(torch.Generator().manual_seed(0)))
+    turned = batch['pictures'].clone()
+    turned[:, 0] = turned[:, 0].flip(1, 2)
+
+    def loss(seen: bool, pictures: torch.Tensor) -> float:
+        kept = torch.tensor([seen, True]).expand(4, -1)
+        with torch.no_grad():
+            return float(objective({**batch, 'pictures': pictures, SEEN: kept}))
+    assert loss(True, turned) != loss(True, batch['pictures'])
+    assert loss(False, turned) == loss(False, batch['pictures'])
+
+
+@pytest.mark.parametrize('recipe', [Recipe(camera_dropout=(0.5,)), Recipe(
+    augmentation=Augmentation(shift=(1, 1, 1)))])
+def test_numbers_per_camera_fit_the_network(data: TrainingSet, small_config: MiVLAConfig,
+                                            recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r'entries for 2 cameras'):
+        train(data, small_config, recipe, seed=0, steps=1)
 
 
 def test_a_loader_says_how_long_it_was_waited_for() -> None:
