@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS, TRAIN_SEEDS, coveri
 from mivla_drivers.sim.tasks import task_of
 from mivla_policy.core.episode import Episode
 
-__all__ = ['ARMS', 'main']
+__all__ = ['ARMS', 'main', 'pairs']
 
 ARMS = ('scratch', 'longer', 'human', 'h2r', 'r2h', 'both')
 UNTRAINED = ('scratch', 'longer')    # begin with random weights
@@ -176,13 +176,13 @@ def _result(setting: _Setting, made: dict[str, Path], rows: dict[str, list[Any]]
                 'pretraining', 'steps', 'seconds', 'samples', 'unreached')} | {
                 'hand_episodes': len(before['hand_episodes']),
                 'robot_episodes': len(before['robot_episodes'])}
-    for arm in rows:
-        if arm != 'scratch' and 'scratch' in rows:
-            pair = compare([(row.success, row.score) for row in rows[arm]],
-                           [(row.success, row.score) for row in rows['scratch']])
-            metrics[f'{arm}_ahead'] = Metric(pair.difference, '')
-            notes.append(f'{arm} less scratch: {pair.difference:+.3f}, 95 % '
-                         f'[{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}], p = {pair.p:.2g}')
+    for arm, other in pairs(rows):
+        pair = compare([(row.success, row.score) for row in rows[arm]],
+                       [(row.success, row.score) for row in rows[other]])
+        metrics[f'{arm}_ahead' + ('_of_longer' if other == 'longer' else '')] = Metric(
+            pair.difference, '')
+        notes.append(f'{arm} less {other}: {pair.difference:+.3f}, 95 % '
+                     f'[{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}], p = {pair.p:.2g}')
     notes.append(
         f'{setting.task}, level {setting.level}, {setting.count} robot demonstrations, preset '
         f'{setting.preset}, {setting.steps} steps of fine-tuning after '
@@ -191,6 +191,12 @@ def _result(setting: _Setting, made: dict[str, Path], rows: dict[str, list[Any]]
         f'scenes, not of the training; instruction "{INSTRUCTIONS[setting.task]}"')
     first = next(iter(rows.values()))
     return Result(f'ablation {setting.task}', len(first), metrics, {}, raw, notes)
+
+
+def pairs(arms: Collection[str]) -> list[tuple[str, str]]:
+    """Return which arms are compared with which: all with those that begin at random."""
+    return [(arm, other) for other in UNTRAINED if other in arms for arm in arms
+            if ARMS.index(arm) > ARMS.index(other)]
 
 
 def _parser() -> Parser:
