@@ -48,13 +48,17 @@ MEASURE := $(MIVLA) evaluate --episodes 100 --realtime 0
 UNSEEN := --first-seed 200100
 BOTTLE := $(MEASURE) --task bottle_on_pad $(UNSEEN) --out $(RESULTS)/evaluate/bottle_on_pad
 RACK := $(MEASURE) --task umbrella_rack $(UNSEEN)
+# Of the training: 2 where the folder's name ends so.
+SEED = $(if $(filter %_2,$(@D)),2,1)
 RESUME = --out $(@D) $(if $(wildcard $(@D).training),--resume)
-LEARN = $(MIVLA) finetune --seed 1 --threads 1 $(RESUME)
+LEARN = $(MIVLA) finetune --seed $(SEED) --threads 1 $(RESUME)
 LEARN_BOTTLE = $(LEARN) $(RESULTS)/bags/bottle_on_pad
-PRETRAIN = $(MIVLA) pretrain --seed 1 --threads 1 --steps 3000 $(RESUME) \
+PRETRAIN = $(MIVLA) pretrain --seed $(SEED) --threads 1 --steps 3000 $(RESUME) \
 	--hands $(RESULTS)/hands/$(1) --robots $(RESULTS)/bags/$(1)
 # What ours is compared with: from the same bags, as many steps in all.
 OTHERS := scratch act
+# The same trainings with another seed.
+SECOND := bottle_on_pad_2 scratch_2
 # The same with other recipes.
 VARIED := scratch_short bottle_varied scratch_varied act_varied bc_varied
 
@@ -67,7 +71,7 @@ $(RESULTS)/bags/%.done: | setup
 $(RESULTS)/hands/%.done: | setup
 	@$(MIVLA) generate-hands --task $* --count 100 --out $(@:.done=) && touch $@
 
-$(RESULTS)/trunk/config.json: $(RESULTS)/bags/bottle_on_pad.done $(RESULTS)/hands/bottle_on_pad.done
+$(RESULTS)/trunk/config.json $(RESULTS)/trunk_2/config.json: $(RESULTS)/bags/bottle_on_pad.done $(RESULTS)/hands/bottle_on_pad.done
 	@$(call PRETRAIN,bottle_on_pad)
 
 $(RESULTS)/trunk_umbrella_rack/config.json: $(RESULTS)/bags/umbrella_rack.done $(RESULTS)/hands/umbrella_rack.done
@@ -80,8 +84,11 @@ $(RESULTS)/umbrella_rack/config.json: $(RESULTS)/trunk_umbrella_rack/config.json
 	@$(LEARN) $(RESULTS)/bags/umbrella_rack --robot arx5_x5 --preset tiny --recipe tiny \
 		--from $(RESULTS)/trunk_umbrella_rack --steps 3600
 
+$(RESULTS)/bottle_on_pad_2/config.json: $(RESULTS)/trunk_2/config.json
+	@$(LEARN_BOTTLE) --preset tiny --recipe tiny --from $(RESULTS)/trunk_2 --steps 3600
+
 # H-RDT's geometry without mutual imitation, at the size of tiny.
-$(RESULTS)/scratch/config.json: $(RESULTS)/bags/bottle_on_pad.done
+$(RESULTS)/scratch/config.json $(RESULTS)/scratch_2/config.json: $(RESULTS)/bags/bottle_on_pad.done
 	@$(LEARN_BOTTLE) --preset tiny --recipe tiny --steps 6600
 
 $(RESULTS)/act/config.json: $(RESULTS)/bags/bottle_on_pad.done
@@ -103,6 +110,8 @@ results-tasks: setup $(RESULTS)/bottle_on_pad/config.json $(RESULTS)/umbrella_ra
 	@$(MEASURE) --task click_bell --level easy,hard
 	@$(BOTTLE) --policy $(RESULTS)/bottle_on_pad --level easy,hard
 	@$(RACK) --policy $(RESULTS)/umbrella_rack --level easy,hard
+	@$(MIVLA) ablation --task gather_objects --arms scratch --demonstrations 30 --steps 4000 \
+		--episodes 30 --out $(RESULTS)/gather
 
 results-ood: setup $(RESULTS)/bottle_on_pad/config.json
 	@$(MEASURE) --task click_bell --level novel_object,unseen_pose,distractor --controls 0
@@ -110,17 +119,22 @@ results-ood: setup $(RESULTS)/bottle_on_pad/config.json
 		--level novel_object,unseen_pose,distractor
 	@$(MIVLA) bench novelty
 
-results-baselines: setup $(foreach name,bottle_on_pad $(OTHERS) $(VARIED),$(RESULTS)/$(name)/config.json)
+results-baselines: setup $(foreach name,bottle_on_pad $(OTHERS) $(VARIED) $(SECOND),$(RESULTS)/$(name)/config.json)
 	@for name in $(OTHERS) $(VARIED); do \
 		$(BOTTLE) --level easy,hard --controls 0 --policy $(RESULTS)/bottle_on_pad \
 			--against $(RESULTS)/$$name || exit 1; \
 	done
+	@$(BOTTLE) --level easy,hard --controls 0 --policy $(RESULTS)/bottle_on_pad_2 \
+		--against $(RESULTS)/scratch_2
 
 results-ablation: $(RESULTS)/hands/click_bell.done
 	@for count in 10 20 30; do \
 		$(MIVLA) ablation --hands $(RESULTS)/hands/click_bell --demonstrations $$count \
 			--steps 900 --pretraining-steps 900 --out $(RESULTS)/ablation-$$count || exit 1; \
 	done
+	@$(MIVLA) ablation --hands $(RESULTS)/hands/click_bell --demonstrations 10 --steps 900 \
+		--pretraining-steps 900 --recipe tiny_dropout --arms scratch,human,h2r,both \
+		--out $(RESULTS)/ablation-10-drop
 
 # make results-robotwin ROBOTWIN=~/RoboTwin POLICY=runs/policy ROBOTWIN_PYTHON=~/env/bin/python
 results-robotwin: setup

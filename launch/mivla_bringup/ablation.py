@@ -52,6 +52,7 @@ class _Setting:
     count: int
     folder: Path
     preset: str
+    recipe: str
     steps: int
     pretraining_steps: int
     seed: int
@@ -76,8 +77,9 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError('--hands: name a folder; "mivla generate-hands" makes one')
     profile = load_profile(arguments.robot or robot_of(arguments.task))
     setting = _Setting(profile, arguments.task, arguments.level, arguments.demonstrations,
-                       Path(arguments.out).expanduser(), arguments.preset, arguments.steps,
-                       arguments.pretraining_steps, arguments.seed, arguments.threads)
+                       Path(arguments.out).expanduser(), arguments.preset, arguments.recipe,
+                       arguments.steps, arguments.pretraining_steps, arguments.seed,
+                       arguments.threads)
     made = _train(setting, arms, hands, arguments.max_hands)
     result = _measure(setting, made, arguments.episodes)
     result.save(results_folder())
@@ -94,9 +96,11 @@ def _train(setting: _Setting, arms: Sequence[str], hands: Path | None,
     from mivla_policy.learn.pretrain import VARIANTS, Material, Plan, pretrain
     from mivla_policy.learn.start import Start
     from mivla_policy.learn.train import finetune, training_folder
-    from mivla_policy.model.config import load_preset
+    from mivla_policy.model.config import load_preset, load_recipe
     preset = load_preset(setting.preset)
-    preset = replace(preset, training={**preset.training, 'save_every': 200})
+    tuning = load_recipe(setting.recipe) if setting.recipe else preset.training
+    preset, tuned = (replace(preset, training={**training, 'save_every': 200})
+                     for training in (preset.training, tuning))
     roles = [camera.role for camera in setting.profile.cameras]
     config = preset.config(setting.profile.packing.space, roles)
     found = {arm: setting.folder / f'tuned_{arm}' for arm in arms}
@@ -120,7 +124,7 @@ def _train(setting: _Setting, arms: Sequence[str], hands: Path | None,
                          events=False)
             start = Start.read(trunk, config.cameras, config.dt_ns, setting.profile.hash)
         steps = setting.steps + (setting.pretraining_steps if arm == 'longer' else 0)
-        finetune(episodes, setting.profile, preset, found[arm], name=f'tuned_{arm}',
+        finetune(episodes, setting.profile, tuned, found[arm], name=f'tuned_{arm}',
                  seed=setting.seed, steps=steps, threads=setting.threads, start=start,
                  plan=Plan(resume=_resumable(training_folder(found[arm]))), progress=shower(),
                  events=False)
@@ -185,7 +189,8 @@ def _result(setting: _Setting, made: dict[str, Path], rows: dict[str, list[Any]]
                      f'[{pair.interval[0]:+.3f}, {pair.interval[1]:+.3f}], p = {pair.p:.2g}')
     notes.append(
         f'{setting.task}, level {setting.level}, {setting.count} robot demonstrations, preset '
-        f'{setting.preset}, {setting.steps} steps of fine-tuning after '
+        f'{setting.preset}, recipe {setting.recipe or "of the preset"}, {setting.steps} steps of '
+        'fine-tuning after '
         f'{setting.pretraining_steps} of pre-training (scratch: none; longer: of fine-tuning '
         f'instead), training seed {setting.seed}; one training per arm: the intervals are of the '
         f'scenes, not of the training; instruction "{INSTRUCTIONS[setting.task]}"')
@@ -212,6 +217,8 @@ def _parser() -> Parser:
     parser.add_argument('--max-hands', type=int, default=100, help='of them, at most')
     parser.add_argument('--episodes', type=int, default=100, help='scenes of the evaluation')
     parser.add_argument('--preset', default='tiny', help='a name in config/policies, or a file')
+    parser.add_argument('--recipe', default='', help='of the fine-tuning: a name in '
+                        'config/policies/recipes, or a file (default: the preset\'s)')
     parser.add_argument('--steps', type=int, default=1200, help='of fine-tuning')
     parser.add_argument('--pretraining-steps', type=int, default=1200)
     parser.add_argument('--seed', type=int, default=0, help='of the trainings')
