@@ -47,7 +47,7 @@ MEASURE := $(MIVLA) evaluate --episodes 100 --realtime 0
 # Of the bottle's and the umbrella's scenes the first were looked at while the tasks were made.
 UNSEEN := --first-seed 200100
 BOTTLE := $(MEASURE) --task bottle_on_pad $(UNSEEN) --out $(RESULTS)/evaluate/bottle_on_pad
-RACK := $(MEASURE) --task umbrella_rack $(UNSEEN)
+RACK := $(MEASURE) --episodes 50 --controls 20 --task umbrella_rack $(UNSEEN)
 # Of the training: 2 where the folder's name ends so.
 SEED = $(if $(filter %_2,$(@D)),2,1)
 RESUME = --out $(@D) $(if $(wildcard $(@D).training),--resume)
