@@ -46,7 +46,7 @@ _SHAPES = {
 
 def _umbrella_xml() -> str:
     # Its origin is the middle of its axis projected on the table it lies over; x to the handle.
-    # Without the strap that holds it folded a shaft looks the same all along to the wrist's camera.
+    # Without the strap that holds it folded, a shaft looks alike all along to the wrist's camera.
     z = _BLOCK + _RADIUS
     return f'''
     <body name="umbrella" pos="0.34 -0.13 0">
