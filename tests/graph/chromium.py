@@ -147,7 +147,7 @@ class Page:
         deadline = time.monotonic() + timeout
         while not self.run(f'Boolean({condition})'):
             assert time.monotonic() < deadline, (
-                f'{what} did not come within {timeout:g} s; the page says '
+                f'{what} did not come within {timeout:g} s; {self.run("location.href")} says '
                 f'{self.run("document.getElementById(`notice`)?.textContent")!r}, '
                 f'state {self.text("#state")!r}, complaints {self.complaints}')
             time.sleep(0.03)
@@ -165,6 +165,8 @@ class Page:
         """Press an element with the mouse and keep it down."""
         where = json.dumps(selector)
         self.call('Page.bringToFront')     # a tab behind another takes no clicks
+        # Chromium drops what is pressed before a page that was just navigated to is painted.
+        self.wait('performance.getEntriesByType("paint").length', 'the page to be painted')
         self.wait(f'(e => e && !e.disabled && e.getClientRects().length)(document.querySelector('
                   f'{where}))', f'{selector} to be there and enabled')
         x, y, hit = self.run(

@@ -12,6 +12,8 @@ from sensor_msgs.msg import CompressedImage, JointState
 
 from mivla_core.calibration import CalibrationError
 from mivla_core.ros.qos import LATCHED, stream
+from mivla_core.timing import StampNs
+from mivla_core.timing import seconds as seconds_of
 from mivla_msgs.msg import DriverState
 
 __all__ = ['RobotWatch']
@@ -19,6 +21,7 @@ __all__ = ['RobotWatch']
 STILL = 0.02            # rad or m that a joint may move within the window
 WINDOW_S = 0.3
 _WAIT_S = 3.0
+_KEPT = 4000            # readings: ten seconds of the fastest robot
 
 
 class RobotWatch:
@@ -32,7 +35,7 @@ class RobotWatch:
         self._robot, self._role = robot, role
         self._lock = threading.Lock()
         self._picture: Optional[tuple[float, bytes]] = None
-        self._joints: list[tuple[float, dict[str, float]]] = []
+        self._joints: list[tuple[StampNs, dict[str, float]]] = []
         self._state: Optional[DriverState] = None
         node.create_subscription(JointState, f'/{robot}/joint_states', self._take_joints,
                                  stream(100))
@@ -50,11 +53,10 @@ class RobotWatch:
             self._state = message
 
     def _take_joints(self, message: JointState) -> None:
-        now = time.monotonic()
         with self._lock:
-            self._joints.append((now, dict(zip(message.name, message.position))))
-            while self._joints[0][0] < now - 10.0:
-                self._joints.pop(0)
+            self._joints.append((StampNs.from_msg(message.header.stamp),
+                                 dict(zip(message.name, message.position))))
+            del self._joints[:-_KEPT]
 
     def picture(self) -> bytes:
         """
@@ -74,28 +76,41 @@ class RobotWatch:
 
     def joints(self) -> dict[str, float]:
         """
-        Return the mean positions over the last moment, in which the robot must stand still.
+        Wait for a moment in which the robot stands still; returns the mean positions in it.
 
-        :raises CalibrationError: nothing heard, or it moves.
+        :raises CalibrationError: nothing heard, or it goes on moving.
         """
-        names, readings = self.readings(WINDOW_S)
-        moved = readings.max(axis=0) - readings.min(axis=0)
-        if moved.max() > STILL:
-            worst = int(moved.argmax())
-            raise CalibrationError(f'{names[worst]} moves ({moved[worst]:.3f} within {WINDOW_S} '
-                                   's); wait until the robot stands still')
-        return dict(zip(names, map(float, readings.mean(axis=0))))
+        end = time.monotonic() + _WAIT_S
+        while True:
+            names, readings = self.readings(WINDOW_S)
+            moved = readings.max(axis=0) - readings.min(axis=0)
+            if moved.max() <= STILL:
+                return dict(zip(names, map(float, readings.mean(axis=0))))
+            if time.monotonic() > end:
+                break
+        worst = int(moved.argmax())
+        raise CalibrationError(f'{names[worst]} moves ({moved[worst]:.3f} within {WINDOW_S} s); '
+                               'wait until the robot stands still')
 
     def readings(self, seconds: float) -> tuple[tuple[str, ...], np.ndarray]:
         """
         Listen for some seconds; returns the joints' names and their positions (N, J).
 
+        Only what was measured from now on counts, by its stamp: what was still on its way may be
+        of before the robot was moved.
+
         :raises CalibrationError: nothing heard.
         """
-        since = time.monotonic()
+        since = StampNs.wall()
         time.sleep(seconds)
         with self._lock:
+            newest = self._joints[-1][0] if self._joints else None
             heard = [joints for stamp, joints in self._joints if stamp >= since]
+        if newest is not None and not heard:
+            raise CalibrationError(
+                f'the newest on /{self._robot}/joint_states was measured '
+                f'{seconds_of(StampNs.wall() - newest):.2f} s ago by its stamp; has its driver '
+                'stopped, or does its machine have another time? See "mivla doctor"')
         if not heard:
             raise CalibrationError(f'nothing on /{self._robot}/joint_states; is "mivla up '
                                    f'robot:={self._robot}" running, in this ROS domain?')

@@ -13,7 +13,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not importable: source a ROS 2 installation')
 
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import Header
 
 from mivla_bringup.calibrate.live import RobotWatch
 from mivla_bringup.cli import main
@@ -26,6 +28,7 @@ from mivla_core.calibration import (
 )
 from mivla_core.profile import load_profile
 from mivla_core.ros.qos import LATCHED, stream
+from mivla_core.timing import StampNs, to_ns
 from mivla_drivers.calibration.board import Board
 from mivla_msgs.msg import DriverState
 
@@ -40,6 +43,7 @@ class Robot:
         self.joints = np.zeros(len(PROFILE.joints))
         self.shake = 0.0
         self.powered = False
+        self.late = 0                           # ns that stamps lie behind
         self.picture = np.full((480, 640), 120, np.uint8)
         self._over = threading.Event()
         self._ready = threading.Event()
@@ -58,8 +62,9 @@ class Robot:
             while not self._over.wait(0.01):
                 count += 1
                 position = self.joints + self.shake * (-1) ** count
-                states.publish(JointState(name=list(PROFILE.joint_names),
-                                          position=position.tolist()))
+                states.publish(JointState(
+                    header=Header(stamp=StampNs(StampNs.wall() - self.late).fill(Time())),
+                    name=list(PROFILE.joint_names), position=position.tolist()))
                 if count % 5 == 0:
                     driver.publish(DriverState(powered=self.powered))
                     data = cv2.imencode('.jpg', self.picture)[1].tobytes()
@@ -118,6 +123,24 @@ def test_a_robot_that_moves_is_waited_for(robot: Robot) -> None:
         robot.shake = 0.05
         with pytest.raises(CalibrationError, match='moves'):
             watch.joints()
+
+
+def test_the_end_of_a_movement_is_waited_out(robot: Robot) -> None:
+    with session('watch') as node:
+        watch = RobotWatch(node, ROBOT)
+        robot.shake = 0.05
+        calm = threading.Timer(0.2, lambda: setattr(robot, 'shake', 0.0))
+        calm.start()
+        robot.joints[2] = 0.5
+        assert watch.joints()[PROFILE.joint_names[2]] == pytest.approx(0.5)
+        calm.join()
+
+
+def test_what_was_measured_before_does_not_count(robot: Robot) -> None:
+    robot.late = to_ns(2.0)
+    late = pytest.raises(CalibrationError, match=r'measured \d\.\d\d s ago.*another time')
+    with session('watch') as node, late:
+        RobotWatch(node, ROBOT).joints()
 
 
 def test_nobody_there_is_said(robot: Robot) -> None:
