@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.bench.result import Metric, Result, results_folder, revision, wilson
 from mivla_bringup.cli import Parser
 from mivla_bringup.errors import UsageError
@@ -69,9 +70,10 @@ class _Setting:
 def main(argv: Sequence[str]) -> int:
     """Train and measure the arms that are asked for; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    arms = tuple(dict.fromkeys(word.strip() for word in arguments.arms.split(',')))
-    if unknown := [arm for arm in arms if arm not in ARMS]:
-        raise UsageError(f'--arms {unknown[0]}: expected {", ".join(ARMS)}')
+    arms = tuple(dict.fromkeys(listed(arguments.arms)))
+    for arm in arms or ('',):
+        if arm not in ARMS:
+            raise UsageError(f'--arms {arm}: expected {", ".join(ARMS)}')
     hands = Path(arguments.hands).expanduser() if arguments.hands else None
     if hands is None and set(arms) & {'human', 'h2r', 'both'}:
         raise UsageError('--hands: name a folder; "mivla generate-hands" makes one')

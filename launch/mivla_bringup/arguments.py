@@ -14,7 +14,7 @@ from typing import Literal, Union
 
 from mivla_bringup.errors import UsageError
 
-__all__ = ['ARGUMENTS', 'Argument', 'Value', 'parse', 'split_assignments']
+__all__ = ['ARGUMENTS', 'Argument', 'Value', 'listed', 'parse', 'split_assignments']
 
 Value = Union[bool, int, float, str]
 Kind = Literal['text', 'bool', 'int', 'float']
@@ -149,6 +149,11 @@ def parse(texts: Mapping[str, str],
                              f'{", ".join(argument.name for argument in table)}')
     return {argument.name: argument.parse(texts.get(argument.name, argument.default))
             for argument in table}
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the words of a list with commas, without spaces around them; '' has none."""
+    return tuple(word for part in text.split(',') if (word := part.strip()))
 
 
 def split_assignments(words: Iterable[str]) -> dict[str, str]:

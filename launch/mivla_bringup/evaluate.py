@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.bench.result import Result, results_folder
 from mivla_bringup.cli import Parser
 from mivla_bringup.errors import UsageError
@@ -47,16 +48,15 @@ def main(argv: Sequence[str]) -> int:
     for name in ('episodes', 'workers'):
         if getattr(arguments, name) < 1:
             parser.error(f'--{name} {getattr(arguments, name)}: expected at least 1')
-    levels = tuple(dict.fromkeys(word.strip() for word in arguments.level.split(',')))
-    unknown = [level for level in levels if level not in LEVELS]
-    if unknown:
-        parser.error(f'--level {unknown[0]}: expected {", ".join(LEVELS)}, or several with commas')
+    levels = tuple(dict.fromkeys(listed(arguments.level)))
+    for level in levels or ('',):
+        if level not in LEVELS:
+            parser.error(f'--level {level}: expected {", ".join(LEVELS)}, or several with commas')
     request = Request(_policies(arguments), arguments.robot or robot_of(arguments.task),
                       arguments.task, levels, arguments.episodes,
                       min(arguments.controls, arguments.episodes),
                       arguments.limit or task_of(arguments.task).limit_s, arguments.first_seed,
-                      tuple(dict.fromkeys(word.strip() for word in arguments.without.split(',')
-                                          if word.strip())))
+                      tuple(dict.fromkeys(listed(arguments.without))))
     folder = Path(arguments.out or _default_folder(request)).expanduser()
     # Who ends it politely finds the same order as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -19,7 +19,7 @@ from typing import Union
 
 from can.interfaces import VALID_INTERFACES
 
-from mivla_bringup.arguments import ARGUMENTS, Value, parse
+from mivla_bringup.arguments import ARGUMENTS, Value, listed, parse
 from mivla_bringup.errors import UsageError
 from mivla_core.profile import RobotProfile, available_profiles, config_dir, load_profile
 from mivla_drivers.sim.locoman_wires import INTERFACE as LOCOMAN_INTERFACE
@@ -164,9 +164,9 @@ class StackOptions:
         :raises UsageError: unknown argument or invalid value.
         """
         values: dict[str, Value] = parse(texts)
-        robots = _split(str(values.pop('robot')))
-        standby = _split(str(values.pop('standby')))
-        peers = _split(str(values.pop('peers')))
+        robots = listed(str(values.pop('robot')))
+        standby = listed(str(values.pop('standby')))
+        peers = listed(str(values.pop('peers')))
         return cls(robots=robots, standby=standby, peers=peers, **values)  # type: ignore[arg-type]
 
 
@@ -442,9 +442,3 @@ def _policy(text: str) -> str:
         raise UsageError(f'policy:={text}: no such checkpoint folder; give the folder that holds '
                          'config.json and model.safetensors')
     return text
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(',') if word.strip())
-
-

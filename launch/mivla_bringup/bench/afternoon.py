@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.bench.demonstrator import make_demonstrator, options_of
 from mivla_bringup.bench.pages import Page
 from mivla_bringup.bench.result import Metric, Result
@@ -58,7 +59,7 @@ def run(seconds: float, domain: str, robots: str = '', episodes: int = 0) -> Res
     :param episodes: good ones that are wanted; 0: thirty.
     """
     del seconds
-    names = [name.strip() for name in robots.split(',') if name.strip()] or list(ROBOTS)
+    names = listed(robots) or ROBOTS
     done = [_afternoon(name, domain, episodes or EPISODES) for name in names]
     metrics: dict[str, Metric] = {}
     for one in done:

@@ -22,6 +22,7 @@ from typing import Optional
 
 import numpy as np
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.bench.driver_costs import CODECS, codec_us, guard_us
 from mivla_bringup.bench.graph import bench_stack
 from mivla_bringup.bench.result import Metric, Result, percentiles
@@ -68,7 +69,7 @@ def run(seconds: float, domain: str, robots: str = '', graph: bool = True) -> Re
     :param robots: names, separated by commas.
     :param graph: False measures codecs and guards only.
     """
-    names = [name for name in robots.split(',') if name] or sorted(
+    names = listed(robots) or sorted(
         path.stem for path in (config_dir() / 'robots').glob('*.yaml'))
     profiles = [load_profile(name) for name in names]
     result = Result('drivers', 0, {}, notes=[

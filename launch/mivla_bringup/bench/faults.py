@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.bench.codec_fuzz import fuzz
 from mivla_bringup.bench.fault_acts import Sway, Trot
 from mivla_bringup.bench.fault_cases import EXPERT, Case, Mover, cases_of
@@ -72,7 +73,7 @@ def run(seconds: float, domain: str, robots: str = '', cases: str = '',
     del seconds
     if robots == CODECS_ONLY:
         return _result({}, fuzz(frames), frames)
-    names = [name for name in robots.split(',') if name] or sorted(available_profiles())
+    names = listed(robots) or sorted(available_profiles())
     wanted = re.compile(cases)
     outcomes: dict[str, list[Outcome]] = {}
     for name in names:

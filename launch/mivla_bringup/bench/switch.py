@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.bench.result import Metric, Result, percentiles
 from mivla_bringup.control import ask, control_folder, sockets
 from mivla_bringup.errors import BringupError, UsageError
@@ -39,7 +40,7 @@ def run(seconds: float, domain: str, robots: str = '') -> Result:
 
     :param robots: the two, separated by a comma.
     """
-    pair = (robots or ROBOTS).split(',')
+    pair = listed(robots or ROBOTS)
     if len(pair) != 2:
         raise UsageError(f'--robots {robots}: bench switch takes two robots')
     names = {robot: load_robot(robot).name for robot in pair}

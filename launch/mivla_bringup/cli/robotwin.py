@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mivla_bringup.arguments import listed
 from mivla_bringup.cli import Parser
 from mivla_bringup.errors import UsageError
 
@@ -40,7 +41,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from mivla_bringup.evaluation.policies import policy_ref
     from mivla_bringup.robotwin_runs import TASKS, collect, run_all, setting_of, write_tables
     root, policy = args.checkout.expanduser().absolute(), policy_ref(args.policy)
-    tasks = tuple(filter(None, args.tasks.split(','))) or TASKS
+    tasks = listed(args.tasks) or TASKS
     unknown = sorted(set(tasks) - set(TASKS))
     if unknown:
         raise UsageError(f'RoboTwin 2.0 has no task {", ".join(unknown)}')

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from mivla_bringup.arguments import ARGUMENTS, parse, split_assignments
+from mivla_bringup.arguments import ARGUMENTS, listed, parse, split_assignments
 from mivla_bringup.errors import UsageError
 from mivla_bringup.process import child_of, command, parameter_text
 from mivla_bringup.stack import (
@@ -271,6 +271,11 @@ def test_assignments() -> None:
         split_assignments(['robot=piper'])
     with pytest.raises(UsageError, match='given twice'):
         split_assignments(['sim:=true', 'sim:=false'])
+
+
+def test_a_list_with_commas() -> None:
+    assert listed(' piper, arx5_x5,,') == ('piper', 'arx5_x5')
+    assert listed(' ') == ()
 
 
 def test_bools_are_read_as_launch_users_write_them() -> None:
