@@ -31,7 +31,7 @@ from mivla_bringup.finetune import shower
 from mivla_bringup.lockstep_demo import demonstrations
 from mivla_bringup.task_episodes import PICTURES
 from mivla_core.profile import RobotProfile, load_profile
-from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS, TRAIN_SEEDS, covering_seeds
+from mivla_drivers.sim.scenario import INSTRUCTIONS, LEVELS, PLACES, demonstration_seeds
 from mivla_drivers.sim.tasks import task_of
 from mivla_policy.core.episode import Episode
 
@@ -39,8 +39,6 @@ __all__ = ['ARMS', 'main', 'pairs']
 
 ARMS = ('scratch', 'longer', 'human', 'h2r', 'r2h', 'both')
 UNTRAINED = ('scratch', 'longer')    # begin with random weights
-POOL = 3000                     # training seeds that the scenes are chosen from
-PLACES = {10: (5, 2), 20: (5, 4), 30: (6, 5)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class _Setting:
 
     def episodes(self) -> list[Episode]:
         """Return the robot's demonstrations; the same ones every time."""
-        seeds = covering_seeds(self.task, TRAIN_SEEDS[:POOL], *PLACES[self.count])
+        seeds = demonstration_seeds(self.task, self.count)
         return demonstrations(self.profile, self.task, seeds, self.level,
                               size=(PICTURES['camera_width'], PICTURES['camera_height']),
                               say=lambda line: print(line, flush=True))

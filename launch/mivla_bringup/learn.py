@@ -20,7 +20,7 @@ from mivla_bringup.rig import Rig, warnings_to, with_stack
 from mivla_bringup.stack import StackOptions, build
 from mivla_bringup.task_episodes import PICTURES, bring_up, expert_episode
 from mivla_core.profile import config_dir
-from mivla_drivers.sim.scenario import INSTRUCTIONS, TRAIN_SEEDS, covering_seeds
+from mivla_drivers.sim.scenario import INSTRUCTIONS, PLACES, POOL, demonstration_seeds
 from mivla_drivers.sim.tasks import task_of
 from mivla_teleop.recording.store import describe
 
@@ -28,10 +28,7 @@ __all__ = ['demonstrate_main', 'record_demonstrations', 'train_demo_main']
 
 DEMO_TASK = 'click_bell'
 LEVEL = 'hard'
-# Thirty scenes, each thing on six by five places from edge to edge of its range.
-PLACES = (6, 5)
-DEMONSTRATIONS = PLACES[0] * PLACES[1]
-POOL = 3000       # training seeds to choose the scenes from
+DEMONSTRATIONS = 30
 ATTEMPTS = 3
 # DART: spread of the noise that the emulated arm adds to its motor targets while a demonstration
 # is recorded, so that the clean command always shows the way back.
@@ -99,7 +96,7 @@ def demonstrate_main(argv: Sequence[str]) -> int:
     # Scenes are recorded in order, one good episode each: as many are done as there are good ones.
     found = episode_folders([out]) if any(out.rglob('metadata.yaml')) else []
     done = sum(describe(folder).accepted for folder in found)
-    seeds = covering_seeds(arguments.task, TRAIN_SEEDS[:POOL], *PLACES)[done:arguments.count]
+    seeds = demonstration_seeds(arguments.task, DEMONSTRATIONS)[done:arguments.count]
     if done:
         print(f'{done} demonstrations are in {out} already', flush=True)
     if seeds:
@@ -136,7 +133,7 @@ def train_demo_main(argv: Sequence[str]) -> int:
         folders = episode_folders([bags])
     else:
         bags = bags / time.strftime('%Y%m%d-%H%M%S')
-        seeds = covering_seeds(task, TRAIN_SEEDS[:POOL], *PLACES)
+        seeds = demonstration_seeds(task, DEMONSTRATIONS)
         folders = record_demonstrations(bags, seeds[:arguments.demonstrations], arguments.domain,
                                         task)
     recorded = time.monotonic()
@@ -145,7 +142,7 @@ def train_demo_main(argv: Sequence[str]) -> int:
                          seed=arguments.seed, steps=arguments.steps, minutes=None,
                          threads=arguments.threads, accept=False, overwrite=True, events=False,
                          provenance={'task': task, 'level': LEVEL, 'disturbance': DISTURBANCE,
-                                     'places': PLACES, 'pool': POOL,
+                                     'places': PLACES[DEMONSTRATIONS], 'pool': POOL,
                                      'instruction': INSTRUCTIONS[task]})
     trained = time.monotonic()
     print(f'trained in {trained - recorded:.0f} s: {path}', flush=True)

@@ -14,9 +14,12 @@ __all__ = [
     'EVAL_SEEDS',
     'INSTRUCTIONS',
     'LEVELS',
+    'PLACES',
+    'POOL',
     'Scenario',
     'TRAIN_SEEDS',
     'covering_seeds',
+    'demonstration_seeds',
     'seed_split',
 ]
 
@@ -27,6 +30,9 @@ INSTRUCTIONS = {name: task.instruction for name, task in TASKS.items()}
 TRAIN_SEEDS = range(100_000, 200_000)
 EVAL_SEEDS = range(200_000, 300_000)
 DEMO_SEEDS = range(300_000, 300_100)
+# Demonstrations: how many, and on how many places along x and y each thing lies in them.
+PLACES = {10: (5, 2), 20: (5, 4), 30: (6, 5), 60: (10, 6), 100: (10, 10)}
+POOL = 3000                     # training seeds that their scenes are chosen from
 
 
 def seed_split(seed: int) -> str:
@@ -35,6 +41,11 @@ def seed_split(seed: int) -> str:
         if seed in seeds:
             return split
     return 'other'
+
+
+def demonstration_seeds(task: str, count: int) -> list[int]:
+    """Return the training seeds of 10, 20, 30, 60 or 100 demonstrations; the same every time."""
+    return covering_seeds(task, TRAIN_SEEDS[:POOL], *PLACES[count])
 
 
 def covering_seeds(task: str, seeds: Sequence[int], columns: int, rows: int) -> list[int]:
