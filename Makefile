@@ -135,6 +135,10 @@ results-ablation: $(RESULTS)/hands/click_bell.done
 	@$(MIVLA) ablation --hands $(RESULTS)/hands/click_bell --demonstrations 10 --steps 900 \
 		--pretraining-steps 900 --recipe tiny_dropout --arms scratch,human,h2r,both \
 		--out $(RESULTS)/ablation-10-drop
+	@for count in 30 100; do \
+		$(MIVLA) ablation --task umbrella_rack --arms scratch --demonstrations $$count \
+			--steps 6600 --episodes 50 --seed 1 --out $(RESULTS)/ablation-rack-$$count || exit 1; \
+	done
 
 # make results-robotwin ROBOTWIN=~/RoboTwin POLICY=runs/policy ROBOTWIN_PYTHON=~/env/bin/python
 results-robotwin: setup
