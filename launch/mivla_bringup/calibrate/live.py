@@ -80,14 +80,11 @@ class RobotWatch:
 
         :raises CalibrationError: nothing heard, or it goes on moving.
         """
-        end = time.monotonic() + _WAIT_S
-        while True:
+        for _ in range(round(_WAIT_S / WINDOW_S)):
             names, readings = self.readings(WINDOW_S)
             moved = readings.max(axis=0) - readings.min(axis=0)
             if moved.max() <= STILL:
                 return dict(zip(names, map(float, readings.mean(axis=0))))
-            if time.monotonic() > end:
-                break
         worst = int(moved.argmax())
         raise CalibrationError(f'{names[worst]} moves ({moved[worst]:.3f} within {WINDOW_S} s); '
                                'wait until the robot stands still')
@@ -106,7 +103,7 @@ class RobotWatch:
         with self._lock:
             newest = self._joints[-1][0] if self._joints else None
             heard = [joints for stamp, joints in self._joints if stamp >= since]
-        if newest is not None and not heard:
+        if not heard and newest is not None:
             raise CalibrationError(
                 f'the newest on /{self._robot}/joint_states was measured '
                 f'{seconds_of(StampNs.wall() - newest):.2f} s ago by its stamp; has its driver '
